@@ -1,0 +1,178 @@
+//! Checkpoints: state and cursor after a superstep, durable before the next begins.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::id::{BlockId, ChannelName, NodeName, RunId, StepId};
+use crate::time::Timestamp;
+
+/// The format of stored checkpoints; a higher one is refused, lower ones are read for ever.
+pub const FORMAT: u16 = 1;
+
+/// The data of a run: one value per channel. Cheap to clone; unchanged channels are shared.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct State(pub Arc<BTreeMap<ChannelName, Arc<Value>>>);
+
+impl State {
+    /// The value of a channel; `None` when it was never written.
+    #[must_use]
+    pub fn get(&self, channel: &str) -> Option<&Arc<Value>> {
+        self.0.get(channel)
+    }
+
+    /// Sets a channel.
+    pub fn set(&mut self, channel: ChannelName, value: Arc<Value>) {
+        Arc::make_mut(&mut self.0).insert(channel, value);
+    }
+
+    /// The whole state as one JSON object.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        Value::Object(
+            self.0.iter().map(|(name, value)| (name.to_string(), (**value).clone())).collect(),
+        )
+    }
+}
+
+/// How one channel changed in a superstep: what is stored instead of the whole state.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ChannelDelta {
+    /// The channel.
+    pub channel: ChannelName,
+    /// The change.
+    pub change: Change,
+}
+
+/// A change of a channel.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// The value is now this; earlier changes no longer matter.
+    Full(Arc<Value>),
+    /// These items were put behind the list.
+    Append(Arc<Value>),
+    /// These keys of the object were set.
+    Merge(Arc<Value>),
+}
+
+/// Where a run is in its graph, and what bounds it has used up.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Cursor {
+    /// The activations that are due, at work or waiting, in the order of the graph.
+    pub active: Vec<Activation>,
+    /// How often each node was activated.
+    pub visits: BTreeMap<NodeName, u32>,
+    /// How often each bounded route was taken, by its place: `plan.routes[0]`, `plan.catch[1]`.
+    pub taken: BTreeMap<String, u32>,
+    /// Which nodes have arrived at a join, by the join's name.
+    pub arrived: BTreeMap<NodeName, Vec<NodeName>>,
+    /// Supersteps finished.
+    pub supersteps: u32,
+}
+
+/// One node that is due, at work or waiting.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Activation {
+    /// Its step.
+    pub step: StepId,
+    /// The node.
+    pub node: NodeName,
+    /// The how-manieth activation of the node, from 1.
+    pub visit: u32,
+    /// The item index inside a `foreach`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<u32>,
+    /// Failed attempts so far.
+    #[serde(default)]
+    pub attempts: u32,
+    /// What it is doing.
+    pub phase: Phase,
+    /// The failure that brought the run here through a `catch`, as `error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+}
+
+/// What an activation is doing.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// To be run in the next superstep.
+    Due,
+    /// To be run again, but not before this moment.
+    Backoff {
+        /// The first moment at which it may run.
+        until: Timestamp,
+    },
+    /// Waits for the answers to these blocks.
+    Answer {
+        /// All must be answered.
+        blocks: Vec<BlockId>,
+    },
+    /// Waits for a child run to end.
+    Child {
+        /// The child.
+        run: RunId,
+    },
+    /// Waits for a signal, a moment, or whichever comes first.
+    Signal {
+        /// The signal's name; a trailing `*` stands for any ending. `None`: only the timer.
+        name: Option<String>,
+        /// When to stop waiting.
+        until: Option<Timestamp>,
+    },
+    /// A `foreach` over this many items; each item has an activation or a finished step.
+    Foreach {
+        /// The items, fixed when the loop began.
+        items: Arc<Value>,
+        /// Items not yet started begin here.
+        next: u32,
+    },
+}
+
+/// State and cursor after a superstep.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Checkpoint {
+    /// The format it was stored in.
+    pub format: u16,
+    /// Its number in the run, from 0 (before the first superstep).
+    pub seq: u64,
+    /// The data.
+    pub state: State,
+    /// The place.
+    pub cursor: Cursor,
+}
+
+/// How one attempt of a step ended, as stored in `steps`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct StepRecord {
+    /// The step.
+    pub step: StepId,
+    /// The node.
+    pub node: NodeName,
+    /// The checkpoint it began from.
+    pub seq: u64,
+    /// Attempts made, this one included.
+    pub attempt: u32,
+    /// How it ended.
+    pub ending: StepEnding,
+    /// When the attempt began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Timestamp,
+}
+
+/// How a step ended.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepEnding {
+    /// With an output.
+    Output(Arc<Value>),
+    /// With a failure that no retry is left for.
+    Failed(Failure),
+}

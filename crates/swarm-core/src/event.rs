@@ -1,0 +1,117 @@
+//! Events: facts in the past tense, as stored and as streamed.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::id::{RunId, StepId};
+use crate::time::Timestamp;
+
+/// What kind of fact: `run.started`, `node.finished`, or a node's own, such as `tool.called`.
+#[derive(
+    Clone, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(transparent)]
+pub struct EventKind(pub Cow<'static, str>);
+
+impl EventKind {
+    /// A run was created.
+    pub const RUN_CREATED: Self = Self(Cow::Borrowed("run.created"));
+    /// A worker claimed the run; data: `worker`, `epoch`.
+    pub const RUN_CLAIMED: Self = Self(Cow::Borrowed("run.claimed"));
+    /// The run parked; data: what it waits on.
+    pub const RUN_WAITING: Self = Self(Cow::Borrowed("run.waiting"));
+    /// The run reached its end; data: `output`.
+    pub const RUN_SUCCEEDED: Self = Self(Cow::Borrowed("run.succeeded"));
+    /// The run failed; data: the failure.
+    pub const RUN_FAILED: Self = Self(Cow::Borrowed("run.failed"));
+    /// The run was cancelled.
+    pub const RUN_CANCELLED: Self = Self(Cow::Borrowed("run.cancelled"));
+    /// The run was handed back by a worker that drains.
+    pub const RUN_RELEASED: Self = Self(Cow::Borrowed("run.released"));
+    /// A step began; data: `attempt`.
+    pub const NODE_STARTED: Self = Self(Cow::Borrowed("node.started"));
+    /// A step finished; data: `ms`.
+    pub const NODE_FINISHED: Self = Self(Cow::Borrowed("node.finished"));
+    /// A step failed; data: the failure, `attempt`, `retry_at`.
+    pub const NODE_FAILED: Self = Self(Cow::Borrowed("node.failed"));
+    /// A failure was routed by `catch`; data: the failure, `to`.
+    pub const NODE_CAUGHT: Self = Self(Cow::Borrowed("node.caught"));
+    /// A question was asked; data: the block's `id`, `reason`, `question`.
+    pub const QUESTION_ASKED: Self = Self(Cow::Borrowed("question.asked"));
+    /// A question was answered; data: the block's `id`, `by`.
+    pub const QUESTION_ANSWERED: Self = Self(Cow::Borrowed("question.answered"));
+    /// A child run was started; data: `run`, `graph`.
+    pub const CHILD_STARTED: Self = Self(Cow::Borrowed("child.started"));
+    /// A child run ended; data: `run`, `status`.
+    pub const CHILD_ENDED: Self = Self(Cow::Borrowed("child.ended"));
+    /// A signal was taken; data: `name`, `payload`.
+    pub const SIGNAL_TAKEN: Self = Self(Cow::Borrowed("signal.taken"));
+    /// A timer fired.
+    pub const TIMER_FIRED: Self = Self(Cow::Borrowed("timer.fired"));
+    /// A limit was raised by a person; data: the new limit.
+    pub const BUDGET_RAISED: Self = Self(Cow::Borrowed("budget.raised"));
+
+    /// A kind of a node's own: two words joined by a dot.
+    #[must_use]
+    pub fn of(kind: &'static str) -> Self {
+        Self(Cow::Borrowed(kind))
+    }
+
+    /// The kind as stored.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// An event before the store has numbered it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct NewEvent {
+    /// What kind of fact.
+    pub kind: EventKind,
+    /// The step it is about, if one.
+    pub step: Option<StepId>,
+    /// Its data; an object or null.
+    pub data: Value,
+}
+
+impl NewEvent {
+    /// An event about a whole run.
+    #[must_use]
+    pub fn run(kind: EventKind, data: Value) -> Self {
+        Self { kind, step: None, data }
+    }
+
+    /// An event about one step.
+    #[must_use]
+    pub fn step(kind: EventKind, step: &StepId, data: Value) -> Self {
+        Self { kind, step: Some(step.clone()), data }
+    }
+}
+
+/// A stored event.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Event {
+    /// The run it belongs to.
+    pub run: RunId,
+    /// Its number in the run, from 1, without gaps.
+    pub seq: u64,
+    /// When it was stored.
+    pub at: Timestamp,
+    /// What kind of fact.
+    pub kind: EventKind,
+    /// The step it is about, if one.
+    pub step: Option<StepId>,
+    /// Its data.
+    pub data: Value,
+}

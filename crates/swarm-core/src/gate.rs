@@ -1,0 +1,1 @@
+//! The merge gate: a pure decision over what the forge says now.

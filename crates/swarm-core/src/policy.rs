@@ -1,0 +1,1 @@
+//! Policies on a change: what needs a person, judged on the diff.

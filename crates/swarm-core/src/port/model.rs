@@ -1,0 +1,206 @@
+//! Models: one turn of a conversation, with tools, structure, usage and price.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::port::tool::ToolSpec;
+use crate::spend::{Spend, UsdMicros};
+
+/// One message of a conversation.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "role")]
+pub enum Message {
+    /// What the host or a person says. Untrusted text in it is quoted as data.
+    User {
+        /// The text.
+        text: String,
+    },
+    /// What the model said.
+    Assistant {
+        /// Its words; may be empty when it only calls tools.
+        text: String,
+        /// The tools it calls.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tool_calls: Vec<ToolCall>,
+    },
+    /// What one tool call gave back.
+    Tool {
+        /// The id of the call.
+        call: String,
+        /// The text.
+        text: String,
+        /// Whether the call failed.
+        #[serde(default)]
+        is_error: bool,
+    },
+}
+
+/// A tool call as the model wrote it, not yet checked.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct ToolCall {
+    /// The id that the result must carry.
+    pub id: String,
+    /// The tool's name, which may not exist.
+    pub name: String,
+    /// The arguments; a string when the model's text was not JSON.
+    pub arguments: Value,
+}
+
+/// A request for one turn.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct ChatRequest {
+    /// The system prompt.
+    pub system: String,
+    /// The conversation so far.
+    pub messages: Vec<Message>,
+    /// The tools it may call.
+    #[serde(default)]
+    pub tools: Vec<ToolSpec>,
+    /// The JSON schema that the answer's text must satisfy, if it must.
+    #[serde(default)]
+    pub answer_schema: Option<Value>,
+    /// The most tokens to answer with.
+    pub tokens_max: u32,
+    /// Who asks, for logs, records and prices: `dev`, `reviewer`, `manager`.
+    pub role: String,
+}
+
+/// Tokens used, as the provider counted them.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct Usage {
+    /// Tokens read, cached ones included.
+    pub input: u64,
+    /// Tokens of the input that the provider had cached.
+    #[serde(default)]
+    pub cached: u64,
+    /// Tokens written, reasoning included.
+    pub output: u64,
+}
+
+/// Why the model stopped.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    /// It was done.
+    End,
+    /// It wants tools.
+    Tools,
+    /// The token limit cut it off.
+    Length,
+    /// A content filter cut it off.
+    Filter,
+}
+
+/// One turn.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct ChatTurn {
+    /// Its words.
+    pub text: String,
+    /// The tools it calls.
+    #[serde(default)]
+    pub tool_calls: Vec<ToolCall>,
+    /// Why it stopped.
+    pub stop: Stop,
+    /// Tokens used.
+    pub usage: Usage,
+    /// What the turn costs by the configured price; zero when none is configured.
+    pub usd: UsdMicros,
+    /// Which model answered, as `provider:name`.
+    pub model: String,
+}
+
+impl ChatTurn {
+    /// What the turn spends of a budget.
+    #[must_use]
+    pub fn spend(&self) -> Spend {
+        Spend { usd: self.usd, tokens: self.usage.input + self.usage.output }
+    }
+}
+
+/// What kind of failure, which decides what helps.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorClass {
+    /// No key, or a wrong one: a person is needed.
+    Auth,
+    /// No money left at the provider: a person is needed.
+    Quota,
+    /// Too many requests: wait.
+    RateLimit,
+    /// The provider is overloaded or failed (5xx): wait.
+    Server,
+    /// The connection failed or was cut: try again.
+    Connection,
+    /// No answer in time: try again.
+    Timeout,
+    /// The conversation does not fit the model.
+    ContextLength,
+    /// The provider refuses the request as it is.
+    Invalid,
+    /// The answer cannot be read as the wire format.
+    Garbled,
+    /// A replayed recording holds no answer for this request.
+    NotRecorded,
+}
+
+/// A turn that did not come.
+#[derive(Clone, Debug, Error)]
+#[error("model `{model}`: {message}")]
+pub struct Error {
+    /// What kind of failure.
+    pub class: ErrorClass,
+    /// Which model was asked.
+    pub model: String,
+    /// What happened, without secrets.
+    pub message: String,
+    /// How long the provider asked us to wait.
+    pub retry_after: Option<Duration>,
+}
+
+impl Error {
+    /// Whether the same request may succeed later without anyone's help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self.class {
+            ErrorClass::RateLimit
+            | ErrorClass::Server
+            | ErrorClass::Connection
+            | ErrorClass::Timeout
+            | ErrorClass::Garbled => true,
+            ErrorClass::Auth
+            | ErrorClass::Quota
+            | ErrorClass::ContextLength
+            | ErrorClass::Invalid
+            | ErrorClass::NotRecorded => false,
+        }
+    }
+}
+
+/// Hears a turn while it is being written.
+pub trait TurnListener: Send + Sync {
+    /// The next piece of text.
+    fn text(&self, piece: &str);
+
+    /// The call failed and will be tried again after `wait`; `attempt` counts from 1.
+    fn retrying(&self, attempt: u32, wait: Duration, error: &Error);
+}
+
+/// Asks a model.
+#[async_trait]
+pub trait ChatModel: Send + Sync + 'static {
+    /// What a request may cost at the most, to reserve before it is sent.
+    fn estimate(&self, request: &ChatRequest) -> Spend;
+
+    /// One turn, retried inside as its error class allows. Only a whole turn is returned: a cut
+    /// stream is an error.
+    async fn chat(
+        &self,
+        request: &ChatRequest,
+        listener: &dyn TurnListener,
+    ) -> Result<ChatTurn, Error>;
+}

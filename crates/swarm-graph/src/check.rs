@@ -1,0 +1,1 @@
+//! Checks a spec: a graph, or every defect at once.

@@ -1,0 +1,1 @@
+//! A graph printed for people: Mermaid, DOT, SVG.

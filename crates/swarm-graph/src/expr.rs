@@ -1,0 +1,1 @@
+//! Expressions: CEL inside `${{ }}`, checked at load.

@@ -1,0 +1,1 @@
+//! Nodes: what they implement and what they are given.

@@ -1,0 +1,1 @@
+//! Graph and checkpoint in, the next superstep out; pure.

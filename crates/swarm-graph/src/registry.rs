@@ -1,0 +1,1 @@
+//! Node kinds and state types by name.

@@ -1,0 +1,1 @@
+//! Checkpoint and signals in, checkpoint out; pure.

@@ -1,0 +1,1 @@
+//! The text of a graph file, mirrored field by field; no meaning.

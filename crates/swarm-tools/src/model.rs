@@ -1,0 +1,1 @@
+//! Models: OpenAI-compatible and Anthropic, recorded and replayed.

@@ -1,0 +1,1 @@
+//! Prompts: templates in files, rendered with strict, sandboxed minijinja.

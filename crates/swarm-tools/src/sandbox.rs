@@ -1,0 +1,1 @@
+//! Sandboxes: bubblewrap, else Landlock and seccomp, else a refusal.

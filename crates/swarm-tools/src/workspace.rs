@@ -1,0 +1,1 @@
+//! A working tree of its own for each run.
