@@ -6,6 +6,7 @@ pub mod dot;
 pub mod engine;
 pub mod expr;
 pub mod graph;
+pub mod live;
 pub mod node;
 pub mod plan;
 pub mod registry;
