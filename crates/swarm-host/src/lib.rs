@@ -1,1 +1,7 @@
-//! DevinSwarm.
+//! The host: node kinds of the roles, configuration, wiring, command line.
+//!
+//! It is a library with a small `main.rs`, so that a host of your own, with other node kinds or
+//! other graphs, is about twenty lines. The rules are not here: what may merge, what needs a
+//! person and what a run may spend is decided in `swarm-core`.
+
+pub mod cli;

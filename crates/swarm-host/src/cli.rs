@@ -1,0 +1,347 @@
+//! Argument types: what may be typed, and nothing of what is then done.
+//!
+//! Flags that several commands share are global and live in [`Shared`]. Text behind `///` is the
+//! help that people read; it is checked by a snapshot, so change both together.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  merged, or done
+  1  failed
+  2  wrong usage or configuration
+  3  waiting for a person";
+
+const RUN_HELP: &str = "\
+With --repo and --issue one issue is worked on and followed live, then the program exits; the same
+command again attaches to the same run, live or finished, instead of starting a second one. Without
+them the program works on queued runs until SIGTERM.
+
+With --json each event is one line of JSON, and the last line is
+  {\"run\", \"outcome\", \"pr\", \"branch\", \"merge_sha\", \"cost\", \"reasons\"}
+where outcome is merged, done, waiting, failed or cancelled; cost is {\"usd\", \"tokens\"}; pr, branch
+and merge_sha are null until there is one; reasons says why it waits or failed.
+
+Environment (over swarm.yaml; flags are over both):
+  OPENAI_API_KEY, OPENAI_BASE_URL        key and address for `openai:NAME` models; the address may
+                                         be any server that speaks the same format
+  ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL  the same for `anthropic:NAME` models
+  SWARM_MODEL                            PROVIDER:NAME, as --model
+  SWARM_DATA_DIR, SWARM_CONFIG           as --data-dir, --config
+  RUST_LOG                               what is logged, such as `swarm_host=debug`
+  NO_COLOR                               any value: no colours
+
+Exit codes:
+  0  merged, or done
+  1  failed
+  2  wrong usage or configuration
+  3  waiting for a person";
+
+/// Turns issues into reviewed, human-approved, merged changes.
+#[derive(Debug, Parser)]
+#[command(name = "swarm-host", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub shared: Shared,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Everywhere")]
+pub struct Shared {
+    /// The configuration file; else ./swarm.yaml, else swarm.yaml in the data directory
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where everything is kept [default: $XDG_STATE_HOME/devinswarm or ~/.local/state/devinswarm]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Write JSON for programs
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch an issue of a small repository become a merged change, without any account
+    Demo(Demo),
+    /// Work on one issue and follow it live, or serve queued runs until SIGTERM
+    #[command(after_long_help = RUN_HELP)]
+    Run(Run),
+    /// Queue an issue and return at once
+    Submit(Submit),
+    /// Look at runs
+    #[command(subcommand)]
+    Runs(Runs),
+    /// Look at questions to people
+    #[command(subcommand)]
+    Blocks(Blocks),
+    /// Answer a question
+    Answer(Answer),
+    /// Approve a change, bound to the commit that was shown
+    Approve(Approve),
+    /// Stop a run and its children; what it made is kept
+    Cancel(Cancel),
+    /// Check and show graphs
+    #[command(subcommand)]
+    Graph(Graph),
+    /// Check and show the configuration
+    #[command(subcommand)]
+    Config(Config),
+    /// Say what is there and what is missing
+    Doctor(Doctor),
+    /// Write a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `demo`
+#[derive(Args, Debug)]
+pub struct Demo {
+    /// Give the approval instead of asking for it
+    #[arg(long)]
+    pub yes: bool,
+    /// Where to put the demo; a demo that waits there goes on [default: a new temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// Which models answer.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Models {
+    /// The model of every role, such as openai:NAME or anthropic:NAME
+    #[arg(long, value_name = "PROVIDER:NAME")]
+    pub model: Option<String>,
+    /// Write every model turn to this file, to be replayed later
+    #[arg(long, value_name = "FILE", conflicts_with = "replay")]
+    pub record: Option<PathBuf>,
+    /// Answer from a recording instead of a model
+    #[arg(long, value_name = "FILE")]
+    pub replay: Option<PathBuf>,
+}
+
+/// `run`
+#[derive(Args, Debug)]
+pub struct Run {
+    /// A git repository on this machine
+    #[arg(long, value_name = "PATH", requires = "issue")]
+    pub repo: Option<PathBuf>,
+    /// A file with the issue, or its text; `-` reads standard input
+    #[arg(long, value_name = "FILE|TEXT", requires = "repo")]
+    pub issue: Option<String>,
+    /// Start a new run even if there is one for this repository and issue
+    #[arg(long, requires = "issue")]
+    pub new: bool,
+    /// Which models answer.
+    #[command(flatten)]
+    pub models: Models,
+    /// How many runs to work on at once [default: worker.slots of the configuration]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub slots: Option<u32>,
+}
+
+impl Run {
+    /// The one issue to work on; `None` is to serve.
+    #[must_use]
+    pub fn work(&self) -> Option<Work> {
+        let (repo, issue) = (self.repo.clone()?, self.issue.clone()?);
+        Some(Work { repo, issue, new: self.new })
+    }
+}
+
+/// A repository and an issue.
+#[derive(Args, Clone, Debug)]
+pub struct Work {
+    /// A git repository on this machine
+    #[arg(long, value_name = "PATH")]
+    pub repo: PathBuf,
+    /// A file with the issue, or its text; `-` reads standard input
+    #[arg(long, value_name = "FILE|TEXT")]
+    pub issue: String,
+    /// Start a new run even if there is one for this repository and issue
+    #[arg(long)]
+    pub new: bool,
+}
+
+/// `submit`
+#[derive(Args, Debug)]
+pub struct Submit {
+    /// What to work on.
+    #[command(flatten)]
+    pub what: Work,
+    /// Higher is claimed first
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    pub priority: i32,
+}
+
+/// `runs`
+#[derive(Debug, Subcommand)]
+pub enum Runs {
+    /// List runs, newest first
+    List {
+        /// Child runs as well
+        #[arg(long)]
+        all: bool,
+        /// Only runs in this status; may be repeated
+        #[arg(long, value_enum)]
+        status: Vec<Status>,
+        /// At most so many
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// Show one run with its children, steps, questions and cost
+    Show {
+        /// The run's id, or the beginning of it
+        run: String,
+    },
+    /// Print the events of a run and its children
+    Events {
+        /// The run's id, or the beginning of it
+        run: String,
+        /// Go on until the run ends or waits for a person
+        #[arg(long)]
+        follow: bool,
+    },
+}
+
+/// A run's status, as typed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Status {
+    /// Can be claimed now
+    Ready,
+    /// At work
+    Running,
+    /// Parked on an answer, a signal, a child or a timer
+    Waiting,
+    /// Reached its end
+    Succeeded,
+    /// Failed
+    Failed,
+    /// Cancelled
+    Cancelled,
+}
+
+/// `blocks`
+#[derive(Debug, Subcommand)]
+pub enum Blocks {
+    /// List open questions, oldest first
+    List {
+        /// Answered and withdrawn ones as well
+        #[arg(long)]
+        all: bool,
+        /// Only of this run and its children
+        #[arg(long, value_name = "RUN")]
+        run: Option<String>,
+    },
+    /// Show one question, what it needs and how to answer
+    Show {
+        /// The question's id, or the beginning of it
+        block: String,
+    },
+}
+
+/// `answer`
+#[derive(Args, Debug)]
+pub struct Answer {
+    /// The question's id, or the beginning of it
+    pub block: String,
+    /// One of the question's choices
+    #[arg(long, group = "given", value_name = "CHOICE")]
+    pub choice: Option<String>,
+    /// A remark beside the choice
+    #[arg(long, requires = "choice", value_name = "TEXT")]
+    pub comment: Option<String>,
+    /// The whole answer, as the question's schema wants it
+    #[arg(long, group = "given", value_name = "JSON")]
+    pub value: Option<String>,
+    /// Free text, for a question that wants some
+    #[arg(long, group = "given", value_name = "TEXT")]
+    pub text: Option<String>,
+    /// Who answers [default: the owner in the configuration]
+    #[arg(long = "as", value_name = "LOGIN")]
+    pub login: Option<String>,
+}
+
+/// `approve`
+#[derive(Args, Debug)]
+pub struct Approve {
+    /// A run, a pull request's number, or a question
+    pub target: String,
+    /// A remark beside the approval
+    #[arg(long, value_name = "TEXT")]
+    pub comment: Option<String>,
+    /// Who approves [default: the owner in the configuration]
+    #[arg(long = "as", value_name = "LOGIN")]
+    pub login: Option<String>,
+}
+
+/// `cancel`
+#[derive(Args, Debug)]
+pub struct Cancel {
+    /// The run's id, or the beginning of it
+    pub run: String,
+    /// Who cancels [default: the owner in the configuration]
+    #[arg(long = "as", value_name = "LOGIN")]
+    pub login: Option<String>,
+}
+
+/// `graph`
+#[derive(Debug, Subcommand)]
+pub enum Graph {
+    /// Check graphs and name every defect at once
+    Check {
+        /// Graph files [default: every graph that the host would load]
+        files: Vec<PathBuf>,
+    },
+    /// Draw a graph
+    Show {
+        /// A graph's name, or its file
+        graph: String,
+        /// The form of the drawing
+        #[arg(long, value_enum, default_value_t = Drawing::Mermaid)]
+        format: Drawing,
+    },
+    /// Print the JSON schema of graph files
+    Schema,
+}
+
+/// The form of a drawn graph.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Drawing {
+    /// Mermaid, as Markdown renders it
+    Mermaid,
+    /// Graphviz
+    Dot,
+    /// A picture; needs `dot` of Graphviz
+    Svg,
+}
+
+/// `config`
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Check the configuration file and name every defect at once
+    Check,
+    /// Print the JSON schema of swarm.yaml
+    Schema,
+    /// Print what is in force and where each value comes from; secrets are not shown
+    Show,
+}
+
+/// `doctor`
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// Also ask each configured model a question of a few tokens
+    #[arg(long)]
+    pub online: bool,
+    /// Which models answer.
+    #[command(flatten)]
+    pub models: Models,
+}
