@@ -68,14 +68,32 @@ pub struct ChatRequest {
     pub tokens_max: u32,
     /// Who asks, for logs, records and prices: `dev`, `reviewer`, `manager`.
     pub role: String,
+    /// Which conversation this is, by a name that the caller makes from what stays the same when
+    /// the same work is done again: role, node, task and visit, as in `dev/implement#1` or
+    /// `dev/fix-parser/implement#1`. Never from run ids, moments or paths.
+    ///
+    /// Together with the number of assistant messages ([`ChatRequest::turn`]) it is what a recorded
+    /// turn is found by, so two conversations that may differ need two names; one that is
+    /// shortened or started over goes on under a new name.
+    #[serde(default)]
+    pub conversation: String,
 }
 
-/// Tokens used, as the provider counted them.
+impl ChatRequest {
+    /// Which turn of the conversation is asked for, from 0: the assistant messages so far.
+    #[must_use]
+    pub fn turn(&self) -> u32 {
+        let said = self.messages.iter().filter(|m| matches!(m, Message::Assistant { .. })).count();
+        u32::try_from(said).unwrap_or(u32::MAX)
+    }
+}
+
+/// Tokens used, as the provider counted them; estimated from sizes when it counted nothing.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Usage {
     /// Tokens read, cached ones included.
     pub input: u64,
-    /// Tokens of the input that the provider had cached.
+    /// Those of the input that the provider had cached.
     #[serde(default)]
     pub cached: u64,
     /// Tokens written, reasoning included.
@@ -186,8 +204,15 @@ pub trait TurnListener: Send + Sync {
     /// The next piece of text.
     fn text(&self, piece: &str);
 
-    /// The call failed and will be tried again after `wait`; `attempt` counts from 1.
+    /// The call failed and will be tried again after `wait`, perhaps on a fallback model;
+    /// `attempt` is the one that failed and counts from 1. The pieces heard so far are void.
     fn retrying(&self, attempt: u32, wait: Duration, error: &Error);
+}
+
+/// Hears nothing.
+impl TurnListener for () {
+    fn text(&self, _: &str) {}
+    fn retrying(&self, _: u32, _: Duration, _: &Error) {}
 }
 
 /// Asks a model.
