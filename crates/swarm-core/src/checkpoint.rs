@@ -74,6 +74,21 @@ pub struct Cursor {
     pub arrived: BTreeMap<NodeName, Vec<NodeName>>,
     /// Supersteps finished.
     pub supersteps: u32,
+    /// The wall-time budget, where it was used up.
+    #[serde(default)]
+    pub wall: Wall,
+}
+
+/// What people granted beyond a run's wall-time budget.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Wall {
+    /// Granted so far, in seconds.
+    pub granted_secs: u64,
+    /// Questions asked about it so far.
+    pub asked: u32,
+    /// The question that is open now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<BlockId>,
 }
 
 /// One node that is due, at work or waiting.
@@ -132,6 +147,8 @@ pub enum Phase {
         items: Arc<Value>,
         /// Items not yet started begin here.
         next: u32,
+        /// Items that ended, by index.
+        done: BTreeMap<u32, StepEnding>,
     },
 }
 

@@ -206,11 +206,14 @@ pub struct CheckpointWrite {
 pub enum Release {
     /// Claimable at once.
     Ready,
-    /// Parked until a signal comes, at the latest until `wake_at`. If a signal that this claim
-    /// has not taken is there already, the run becomes ready instead.
+    /// Parked until a signal comes, at the latest until `wake_at`. If a signal above `seen` is
+    /// there already, the run becomes ready instead. Signals up to `seen` that were not taken
+    /// stay for a later wait and do not wake the run.
     Waiting {
         /// When to wake it in any case.
         wake_at: Option<Timestamp>,
+        /// The highest number of a signal that this claim has looked at; 0 for none.
+        seen: u64,
     },
     /// The end. Sends `ChildEnded` to a waiting parent, `worker.finished` to all ancestors, and
     /// withdraws open blocks.
