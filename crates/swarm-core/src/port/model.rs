@@ -27,6 +27,9 @@ pub enum Message {
         /// The tools it calls.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         tool_calls: Vec<ToolCall>,
+        /// Its reasoning, to be given back as it came ([`ChatTurn::message`] does).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thoughts: Option<Thoughts>,
     },
     /// What one tool call gave back.
     Tool {
@@ -37,6 +40,40 @@ pub enum Message {
         /// Whether the call failed.
         #[serde(default)]
         is_error: bool,
+    },
+}
+
+/// Reasoning that a provider wants back in the next request of the same conversation, or it
+/// refuses to go on after a tool call. Ours to carry, not to read: only the model that thought it
+/// is given it back.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct Thoughts {
+    /// The model that thought, as `provider:name`.
+    pub model: String,
+    /// The pieces, in order.
+    pub pieces: Vec<Thought>,
+}
+
+/// One piece of reasoning.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Thought {
+    /// In words.
+    Plain {
+        /// The words.
+        text: String,
+    },
+    /// In words, with the provider's signature over them.
+    Signed {
+        /// The words; may be empty.
+        text: String,
+        /// The signature.
+        signature: String,
+    },
+    /// In a form that only the provider reads.
+    Sealed {
+        /// The provider's block, verbatim.
+        block: Value,
     },
 }
 
@@ -122,6 +159,9 @@ pub struct ChatTurn {
     /// The tools it calls.
     #[serde(default)]
     pub tool_calls: Vec<ToolCall>,
+    /// Its reasoning, for the next request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thoughts: Option<Thoughts>,
     /// Why it stopped.
     pub stop: Stop,
     /// Tokens used.
@@ -133,6 +173,16 @@ pub struct ChatTurn {
 }
 
 impl ChatTurn {
+    /// The turn as a message of the conversation that goes on.
+    #[must_use]
+    pub fn message(&self) -> Message {
+        Message::Assistant {
+            text: self.text.clone(),
+            tool_calls: self.tool_calls.clone(),
+            thoughts: self.thoughts.clone(),
+        }
+    }
+
     /// What the turn spends of a budget.
     #[must_use]
     pub fn spend(&self) -> Spend {
