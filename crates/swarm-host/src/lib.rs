@@ -5,3 +5,4 @@
 //! person and what a run may spend is decided in `swarm-core`.
 
 pub mod cli;
+pub mod handover;
