@@ -153,7 +153,8 @@ pub struct RunRecord {
     pub lease_owner: Option<WorkerId>,
     /// The first moment at which the lease is no longer held.
     pub lease_until: Option<Timestamp>,
-    /// Which worker keeps a slot for it while it waits for a person.
+    /// Which worker keeps a slot for it: the one whose commit left a block open, until the run
+    /// is claimed again or ends.
     pub reserved_by: Option<WorkerId>,
     /// When to wake it without being asked.
     pub wake_at: Option<Timestamp>,

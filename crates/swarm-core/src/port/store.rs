@@ -26,8 +26,9 @@ use crate::time::Timestamp;
 /// Why the store did not do it.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The run was claimed again since: stop working on it at once.
-    #[error("run `{run}` was claimed again (epoch {found:?}, ours {ours:?})")]
+    /// The run was claimed again since, or this claim has let go of it: stop working on it at
+    /// once.
+    #[error("run `{run}` is no longer ours: its epoch is {}, ours {}", .found.0, .ours.0)]
     Fenced {
         /// The run.
         run: RunId,
@@ -43,6 +44,16 @@ pub enum Error {
         what: &'static str,
         /// Its id.
         id: String,
+    },
+    /// The request contradicts itself or what is stored; nothing was changed.
+    #[error("{what} of `{id}` is not valid: {why}")]
+    Invalid {
+        /// Which part of the request.
+        what: &'static str,
+        /// Whose it is.
+        id: String,
+        /// What was found, and what would be right.
+        why: String,
     },
     /// The stored form cannot be read; nothing was changed.
     #[error("stored {what} of `{id}` cannot be read: {why}")]
@@ -170,15 +181,16 @@ pub struct Commit {
     /// The next checkpoint: cursor and what changed of the state. Removes the finished steps'
     /// claim to be replayed.
     pub checkpoint: Option<CheckpointWrite>,
-    /// Steps that ended.
+    /// Steps that ended. One of the same step and attempt that exists already is left as it is.
     pub steps: Vec<StepRecord>,
-    /// Questions asked. A block that exists already is left as it is.
+    /// Questions asked, open ones of this run. A block that exists already is left as it is; a
+    /// new one sends `worker.blocked` to all ancestors.
     pub blocks: Vec<Block>,
-    /// Blocks of this run that are no longer needed.
+    /// Open blocks of this run that are no longer needed; others are passed over.
     pub withdrawn: Vec<BlockId>,
-    /// Runs started. One that exists already is left as it is.
+    /// Runs started. One that exists already is left as it is; a parent must exist.
     pub children: Vec<NewRun>,
-    /// Signals taken.
+    /// Signals of this run that were taken; one that was taken before is passed over.
     pub taken: Vec<u64>,
     /// Signals sent; their runs become claimable.
     pub outgoing: Vec<Outgoing>,
@@ -190,14 +202,36 @@ pub struct Commit {
     pub release: Option<Release>,
 }
 
+impl Commit {
+    /// A commit that changes nothing yet.
+    #[must_use]
+    pub fn new(run: RunId, epoch: Epoch, at: Timestamp) -> Self {
+        Self {
+            run,
+            epoch,
+            at,
+            checkpoint: None,
+            steps: Vec::new(),
+            blocks: Vec::new(),
+            withdrawn: Vec::new(),
+            children: Vec::new(),
+            taken: Vec::new(),
+            outgoing: Vec::new(),
+            limit: None,
+            events: Vec::new(),
+            release: None,
+        }
+    }
+}
+
 /// A checkpoint as a difference to the one before it.
 #[derive(Clone, Debug)]
 pub struct CheckpointWrite {
-    /// Its number: one more than the last.
+    /// Its number: one more than the last, 0 for the first.
     pub seq: u64,
     /// The place.
     pub cursor: Cursor,
-    /// What changed of the state.
+    /// What changed of the state; each channel at most once.
     pub deltas: Vec<ChannelDelta>,
 }
 
@@ -215,8 +249,8 @@ pub enum Release {
         /// The highest number of a signal that this claim has looked at; 0 for none.
         seen: u64,
     },
-    /// The end. Sends `ChildEnded` to a waiting parent, `worker.finished` to all ancestors, and
-    /// withdraws open blocks.
+    /// The end. Sends `ChildEnded` to an awaiting parent and `worker.finished` to all ancestors,
+    /// withdraws open blocks, and frees what journal entries without a result still reserve.
     Ended {
         /// Succeeded, failed or cancelled.
         status: RunStatus,
@@ -232,15 +266,18 @@ pub enum Release {
 pub struct Committed {
     /// The events as numbered.
     pub events: Vec<Event>,
-    /// Other runs that became claimable: hints for the queue.
+    /// Runs that became claimable: children, runs that a signal woke, and the run itself if it
+    /// was released and is ready. Hints for the queue.
     pub woken: Vec<RunId>,
 }
 
 /// Claims with leases and epochs.
 #[async_trait]
 pub trait Leases: Send + Sync {
-    /// Claims the most urgent claimable run of these queues: highest priority, then oldest.
-    /// Claimable is: ready; running with an expired lease; waiting with `wake_at` reached.
+    /// Claims the most urgent claimable run of these queues: highest priority, then first
+    /// created (in the order of the store, whatever clocks said). Claimable is: ready; running
+    /// with an expired lease; waiting with `wake_at` reached. A run whose checkpoint is of a
+    /// newer format than ours is passed over: a newer worker will take it.
     async fn claim_next(
         &self,
         worker: &WorkerId,
@@ -258,7 +295,7 @@ pub trait Leases: Send + Sync {
         ttl: Duration,
     ) -> Result<Option<Claim>>;
 
-    /// Extends the lease to `now + ttl`; an expired lease that nobody took is still ours.
+    /// Sets the end of the lease to `now + ttl`; an expired lease that nobody took is still ours.
     async fn renew(&self, run: &RunId, epoch: Epoch, now: Timestamp, ttl: Duration) -> Result<()>;
 }
 
@@ -279,7 +316,7 @@ pub trait Commits: Send + Sync {
     async fn signals(&self, run: &RunId) -> Result<Vec<Signal>>;
 
     /// Sends a signal from outside; the run becomes ready if it waits. `key` makes it
-    /// idempotent. `false` if that key was sent before, or the run has ended.
+    /// idempotent per run. `false` if that key was sent before, or the run has ended.
     async fn signal(
         &self,
         run: &RunId,
@@ -339,7 +376,8 @@ pub trait Journal: Send + Sync {
     /// The entries of a step, in the order of their writing.
     async fn entries(&self, run: &RunId, step: &StepId) -> Result<Vec<Entry>>;
 
-    /// Writes an intent and reserves its cost with the run and all its ancestors.
+    /// Writes an intent and reserves its cost with the run and all its ancestors. A reservation
+    /// of nothing is never over a limit.
     async fn begin(
         &self,
         key: EntryKey,
@@ -349,7 +387,8 @@ pub trait Journal: Send + Sync {
     ) -> Result<Begun>;
 
     /// Writes a result, frees the reservation, and books `spend` with the run and all its
-    /// ancestors. Writing it a second time changes nothing. Works without a `begin`.
+    /// ancestors. Writing it a second time changes nothing and returns no events. Works without
+    /// a `begin`.
     async fn finish(
         &self,
         key: EntryKey,
@@ -389,8 +428,9 @@ pub enum AnswerError {
 /// Durable questions.
 #[async_trait]
 pub trait Questions: Send + Sync {
-    /// Closes an open block with its only answer and wakes its run. The same answer by the same
-    /// person again changes nothing and succeeds.
+    /// Closes an open block with its only answer, wakes its run with `Answered`, and sends
+    /// `worker.answered` to the run's ancestors. The same answer by the same person (login)
+    /// again changes nothing and succeeds.
     async fn answer(
         &self,
         block: &BlockId,
@@ -431,7 +471,7 @@ pub trait History: Send + Sync {
     /// One run.
     async fn run(&self, run: &RunId) -> Result<Option<RunRecord>>;
 
-    /// Runs, newest first.
+    /// Runs, newest first, in the order of the store. [`Error::NotFound`] if `before` is unknown.
     async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRecord>>;
 
     /// Events of a run with a number above `after`, oldest first; 0 for `limit` is no limit.
