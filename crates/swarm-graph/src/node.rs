@@ -73,6 +73,7 @@ impl From<store::Error> for NodeError {
         match error {
             store::Error::Fenced { .. } => Self::Cancelled,
             store::Error::NotFound { .. }
+            | store::Error::Invalid { .. }
             | store::Error::Corrupt { .. }
             | store::Error::Unknown(_)
             | store::Error::Backend(_) => Self::Store(error),
