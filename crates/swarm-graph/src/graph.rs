@@ -1,1 +1,411 @@
-//! The checked graph.
+//! The checked graph: what a run executes.
+//!
+//! A `Graph` only comes out of [`crate::check`]: whoever has one need not ask whether a node or a
+//! channel exists. Names cross this module's border, petgraph's indices do not.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use petgraph::graph::DiGraph;
+use serde_json::Value;
+use swarm_core::escalation::Reason;
+use swarm_core::id::{ChannelName, GraphHash, GraphName, NodeName, QueueName};
+use swarm_core::reducer::Reducer;
+
+use crate::expr::{Expr, Template};
+use crate::registry::ErasedNode;
+
+/// A checked graph. Cheap to share behind an `Arc`.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    pub(crate) name: GraphName,
+    pub(crate) version: String,
+    pub(crate) hash: GraphHash,
+    pub(crate) text: String,
+    pub(crate) input_schema: Value,
+    pub(crate) output: Option<GraphOutput>,
+    pub(crate) channels: IndexMap<ChannelName, Channel>,
+    pub(crate) nodes: IndexMap<NodeName, GraphNode>,
+    pub(crate) entry: NodeName,
+    pub(crate) limits: Limits,
+    pub(crate) budget: Option<Budget>,
+    pub(crate) topology: Topology,
+}
+
+/// Nodes by their place in [`Graph::nodes`], and the ways between them; `None` is `$end`.
+pub(crate) type Topology = DiGraph<Option<usize>, Way>;
+
+/// One way from a node to another.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Way {
+    /// Its place, as in the cursor: `plan.routes[0]`.
+    pub(crate) place: String,
+    /// Its condition, as written.
+    pub(crate) when: Option<String>,
+    /// How often it may be taken.
+    pub(crate) max: Option<u32>,
+    /// Whether only a failure goes this way.
+    pub(crate) on_failure: bool,
+}
+
+impl Graph {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &GraphName {
+        &self.name
+    }
+
+    /// Its version, as written.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The hash of its canonical form: the same for the same graph, however it is laid out.
+    #[must_use]
+    pub fn hash(&self) -> &GraphHash {
+        &self.hash
+    }
+
+    /// Its text with all imports resolved; loads again to the same graph with the same hash.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The JSON schema of its input; `true` when the graph declares none.
+    #[must_use]
+    pub fn input_schema(&self) -> &Value {
+        &self.input_schema
+    }
+
+    /// What it returns, if it declares it.
+    #[must_use]
+    pub fn output(&self) -> Option<&GraphOutput> {
+        self.output.as_ref()
+    }
+
+    /// The channels of its state, in the order of the file.
+    #[must_use]
+    pub fn channels(&self) -> &IndexMap<ChannelName, Channel> {
+        &self.channels
+    }
+
+    /// Its nodes, in the order of the file.
+    #[must_use]
+    pub fn nodes(&self) -> &IndexMap<NodeName, GraphNode> {
+        &self.nodes
+    }
+
+    /// A node by name.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&GraphNode> {
+        self.nodes.get(name)
+    }
+
+    /// Where a run begins.
+    #[must_use]
+    pub fn entry(&self) -> &NodeName {
+        &self.entry
+    }
+
+    /// The bounds of a run.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What a run may cost, if it is bounded.
+    #[must_use]
+    pub fn budget(&self) -> Option<&Budget> {
+        self.budget.as_ref()
+    }
+}
+
+/// What a run returns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GraphOutput {
+    /// The JSON schema of the output.
+    pub schema: Value,
+    /// The output; without it, the whole state.
+    pub value: Option<Template>,
+}
+
+/// One field of the state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Channel {
+    /// How it takes an update.
+    pub reducer: Reducer,
+    /// Its value when a run begins.
+    pub default: Arc<Value>,
+    /// The JSON schema of its value; it may refer to its own `$defs`.
+    pub schema: Value,
+}
+
+/// One node.
+#[derive(Clone, Debug)]
+pub struct GraphNode {
+    pub(crate) name: NodeName,
+    pub(crate) work: Work,
+    pub(crate) foreach: Option<Foreach>,
+    pub(crate) set: Option<Vec<(ChannelName, Template)>>,
+    pub(crate) exits: Exits,
+    pub(crate) catch: Vec<Catch>,
+    pub(crate) retry: Option<Retry>,
+    pub(crate) timeout: Timeouts,
+    pub(crate) when_all: Vec<NodeName>,
+}
+
+impl GraphNode {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &NodeName {
+        &self.name
+    }
+
+    /// What it does.
+    #[must_use]
+    pub fn work(&self) -> &Work {
+        &self.work
+    }
+
+    /// Whether it does that once per item of a list.
+    #[must_use]
+    pub fn foreach(&self) -> Option<&Foreach> {
+        self.foreach.as_ref()
+    }
+
+    /// What it writes; `None`: each field of its output that is a channel.
+    #[must_use]
+    pub fn set(&self) -> Option<&[(ChannelName, Template)]> {
+        self.set.as_deref()
+    }
+
+    /// Where the run goes on.
+    #[must_use]
+    pub fn exits(&self) -> &Exits {
+        &self.exits
+    }
+
+    /// Where the run goes on after a failure; the first that holds.
+    #[must_use]
+    pub fn catch(&self) -> &[Catch] {
+        &self.catch
+    }
+
+    /// How it is tried again.
+    #[must_use]
+    pub fn retry(&self) -> Option<&Retry> {
+        self.retry.as_ref()
+    }
+
+    /// How long an attempt may take.
+    #[must_use]
+    pub fn timeout(&self) -> Timeouts {
+        self.timeout
+    }
+
+    /// The nodes that must all have arrived before it runs; empty: any arrival runs it.
+    #[must_use]
+    pub fn when_all(&self) -> &[NodeName] {
+        &self.when_all
+    }
+}
+
+/// What a node does.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// Runs registered code.
+    Uses {
+        /// The kind.
+        kind: String,
+        /// The code, built with its `config`.
+        node: Arc<dyn ErasedNode>,
+        /// Its input.
+        input: Template,
+    },
+    /// Starts a run of another graph.
+    Run {
+        /// The graph.
+        graph: GraphName,
+        /// Which queue's workers may claim it; `None`: that of this run.
+        queue: Option<QueueName>,
+        /// Its input.
+        input: Template,
+        /// Whether this run goes on without waiting for its end.
+        detach: bool,
+        /// Labels for people and filters, added to those of this run.
+        labels: Vec<(String, Template)>,
+    },
+    /// Waits for a signal, a moment, or whichever comes first.
+    Wait {
+        /// The signal's name; a trailing `*` stands for any ending.
+        signal: Option<String>,
+        /// When to stop waiting.
+        timeout: Option<Duration>,
+    },
+    /// Asks a person.
+    Gate(Box<Gate>),
+}
+
+/// A question to a person.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gate {
+    /// Why a person is needed.
+    pub reason: Reason,
+    /// The question; renders to a string.
+    pub ask: Template,
+    /// What the person is asked to bring; each renders to a `Request`. Empty: one decision or
+    /// one text, made from the question and the answer's schema.
+    pub requested_input: Vec<Template>,
+    /// The JSON schema that an answer must satisfy.
+    pub answer_schema: Value,
+    /// Facts that help to decide.
+    pub context: Option<Template>,
+    /// After how long to remind.
+    pub remind: Option<Duration>,
+}
+
+/// A node done once per item of a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Foreach {
+    /// The list.
+    pub items: Expr,
+    /// The name of the item in expressions.
+    pub var: String,
+    /// How many at once.
+    pub max_parallel: u32,
+    /// What a failed item means.
+    pub on_error: OnError,
+}
+
+/// What a failed item of a `foreach` means.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum OnError {
+    /// The node fails, and items not yet begun are left out.
+    #[default]
+    Fail,
+    /// The others go on, then the node fails with all failures.
+    Collect,
+    /// The others go on, and nothing is made of it.
+    Ignore,
+}
+
+/// Where a run goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Exits {
+    /// To all of these.
+    Next(Vec<Target>),
+    /// By the first route whose condition holds; the last has none.
+    Routes(Vec<Route>),
+}
+
+/// A way on that is taken when its condition holds and its bound is not used up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Its condition; `None`: always.
+    pub when: Option<Expr>,
+    /// Where it leads: to all of these.
+    pub to: Vec<Target>,
+    /// How often it may be taken in a run; then it counts as not holding.
+    pub max: Option<u32>,
+}
+
+/// A way on after a failure.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Catch {
+    /// Its condition over `error`; `None`: always.
+    pub when: Option<Expr>,
+    /// Where it leads: to all of these.
+    pub to: Vec<Target>,
+    /// How often it may be taken in a run; then it counts as not holding.
+    pub max: Option<u32>,
+    /// What it writes.
+    pub set: Vec<(ChannelName, Template)>,
+}
+
+/// Where a way leads.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Target {
+    /// To a node.
+    Node(NodeName),
+    /// To the end of this line of the run, `$end`.
+    End,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(name) => name.fmt(f),
+            Self::End => f.pad("$end"),
+        }
+    }
+}
+
+/// How a failed step is tried again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    /// Attempts in all, the first included.
+    pub attempts_max: u32,
+    /// The wait before the second attempt.
+    pub initial: Duration,
+    /// By what the wait grows each time.
+    pub factor: f64,
+    /// The longest wait.
+    pub max: Duration,
+    /// Whether the wait is drawn between nothing and its full length.
+    pub jitter: bool,
+    /// Which failures are tried again; `None`: those whose remedy is a retry.
+    pub when: Option<Expr>,
+}
+
+/// How long one attempt of a step may take.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Timeouts {
+    /// In all.
+    pub run: Option<Duration>,
+    /// Without a sign of life.
+    pub idle: Option<Duration>,
+}
+
+/// The bounds of a run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Supersteps in all.
+    pub supersteps: u32,
+    /// Activations of one node.
+    pub visits_per_node: u32,
+    /// Steps at once.
+    pub concurrency: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { supersteps: 500, visits_per_node: 25, concurrency: 8 }
+    }
+}
+
+/// What a run may cost, with all its children.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget {
+    /// Money, in US dollars.
+    pub usd: Option<f64>,
+    /// Model tokens, in and out.
+    pub tokens: Option<u64>,
+    /// Time from start to end, waiting included.
+    pub wall: Option<Duration>,
+    /// What happens when it is used up.
+    pub on_exceed: OnExceed,
+}
+
+/// What happens when a budget is used up.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum OnExceed {
+    /// A person is asked to raise it.
+    #[default]
+    Escalate,
+    /// The run fails.
+    Fail,
+}
