@@ -13,15 +13,18 @@
 //! | questions to people | [`escalation`] |
 //! | facts as stored and streamed | [`event`] |
 //! | when a merge is allowed | [`gate`] |
-//! | which changes need a person | [`policy`] |
+//! | a change, as data | [`diff`] |
+//! | which changes need a person, and path patterns | [`policy`], [`paths`] |
 //! | what the outside must do | [`port`] |
 
 pub mod checkpoint;
+pub mod diff;
 pub mod escalation;
 pub mod event;
 pub mod failure;
 pub mod gate;
 pub mod id;
+pub mod paths;
 pub mod policy;
 pub mod port;
 pub mod reducer;

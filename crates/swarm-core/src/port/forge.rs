@@ -157,6 +157,19 @@ pub enum PullState {
     Merged,
 }
 
+/// Someone who wrote or committed a commit of a change.
+#[derive(
+    Clone, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+pub struct Committer {
+    /// The name in the commit. Untrusted: anyone can write any name.
+    pub name: String,
+    /// The mail address in the commit. Untrusted, too.
+    pub email: String,
+    /// The login that the forge matched it to, if it could.
+    pub login: Option<String>,
+}
+
 /// A pull request, as read now.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct PullRequest {
@@ -164,9 +177,13 @@ pub struct PullRequest {
     pub number: u64,
     /// Where it stands.
     pub state: PullState,
-    /// The title.
+    /// Whether its author says that it is not ready.
+    pub is_draft: bool,
+    /// Whether its head lives in another repository: no secrets for it, and no push to it.
+    pub is_from_fork: bool,
+    /// The title. Untrusted.
     pub title: String,
-    /// The description.
+    /// The description. Untrusted.
     pub body: String,
     /// Who opened it.
     pub author: Actor,
@@ -178,10 +195,13 @@ pub struct PullRequest {
     pub base: String,
     /// The base's commit now.
     pub base_sha: Sha,
-    /// Whether it merges without conflict; `None` while unknown.
+    /// Whether it merges without conflict; `None` while the forge has not computed it.
     pub mergeable: Option<bool>,
-    /// Authors and committers of its commits, as names with mail addresses.
-    pub committers: Vec<String>,
+    /// How many commits of the base the head lacks; `None` while unknown. With 0, the merge has
+    /// the head's very tree.
+    pub behind_by: Option<u64>,
+    /// Authors and committers of its commits, each once.
+    pub committers: Vec<Committer>,
     /// The merge commit, once merged.
     pub merge_sha: Option<Sha>,
     /// Where people see it.
@@ -235,13 +255,13 @@ pub struct Review {
     pub id: u64,
     /// Who reviewed.
     pub author: Actor,
-    /// The author's permission, as read now.
+    /// The author's permission, as read now, not as it was then.
     pub permission: Permission,
     /// What it says.
     pub verdict: Verdict,
     /// The commit it looked at.
     pub commit: Sha,
-    /// The text.
+    /// The text. Untrusted.
     pub body: String,
     /// Remarks on lines.
     pub comments: Vec<LineComment>,
@@ -280,19 +300,78 @@ impl CheckState {
     }
 }
 
+/// Which of the forge's two kinds a check is. A name that is present as both must pass as both.
+#[derive(
+    Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckKind {
+    /// A commit status: anyone with write permission can set any name.
+    Status,
+    /// A check run of an app.
+    Run,
+}
+
 /// A check run or a commit status: belongs to a commit, not to a pull request.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Check {
     /// Its name, GitHub's `context`.
     pub name: String,
+    /// Which of the two kinds it is.
+    pub kind: CheckKind,
     /// How it stands.
     pub state: CheckState,
-    /// One line for people.
+    /// One line for people. Untrusted.
     pub summary: String,
     /// The commit.
     pub commit: Sha,
-    /// Who set it; required checks pin this.
+    /// The login or app that set it, as the forge established it; required checks pin this.
     pub source: String,
+    /// When it was set.
+    pub at: Timestamp,
+}
+
+/// A status to be set.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct NewStatus {
+    /// Its name, GitHub's `context`.
+    pub name: String,
+    /// How it stands.
+    pub state: CheckState,
+    /// One line for people, at most 140 characters.
+    pub summary: String,
+    /// The commit.
+    pub commit: Sha,
+    /// Who sets it. On GitHub the credential decides; the local forge believes its host.
+    pub source: Actor,
+}
+
+/// A check that must pass before a merge.
+#[derive(
+    Clone, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
+#[serde(deny_unknown_fields)]
+pub struct RequiredCheck {
+    /// Its name, GitHub's `context`.
+    pub name: String,
+    /// The only login or app it is believed from; anyone, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}
+
+/// What the forge itself demands of a branch: all its protections and rulesets, added up.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct BranchRules {
+    /// Checks that must pass.
+    #[serde(default)]
+    pub required_checks: Vec<RequiredCheck>,
+    /// How many approvals are needed at least.
+    #[serde(default)]
+    pub approvals_min: u32,
+    /// Whether the head must contain the base.
+    #[serde(default)]
+    pub is_strict: bool,
 }
 
 /// A merge to be made.
@@ -302,8 +381,12 @@ pub struct MergeRequest {
     pub number: u64,
     /// The head that was approved. Any other head is refused.
     pub expected_head: Sha,
+    /// The base that the decision stood on, if it depends on it. Any other base is refused.
+    pub expected_base: Option<Sha>,
     /// The merge commit's message.
     pub message: String,
+    /// When the merge was decided; dates the merge commit where the forge lets us.
+    pub at: Timestamp,
 }
 
 /// Why the forge did not do it.
@@ -323,7 +406,15 @@ pub enum Error {
         /// The head now.
         found: Sha,
     },
-    /// It cannot be merged: a conflict, or not open.
+    /// The base is not the one that the decision stood on: decide again.
+    #[error("the base moved to {found}, decided on was {expected}")]
+    BaseMoved {
+        /// The base of the decision.
+        expected: Sha,
+        /// The base now.
+        found: Sha,
+    },
+    /// It cannot be merged: a conflict, not open, or a work tree in the way.
     #[error("cannot merge: {0}")]
     NotMergeable(String),
     /// The forge refuses the request as it is.
@@ -348,7 +439,7 @@ pub enum Error {
 pub trait ForgeRead: Send + Sync + 'static {
     /// The repository's facts.
     async fn repo(&self, repo: &RepoId) -> Result<Repo, Error>;
-    /// An issue with its comments.
+    /// An issue or a pull request, as a text with comments.
     async fn issue(&self, repo: &RepoId, number: u64) -> Result<Issue, Error>;
     /// A pull request, head and base read now.
     async fn pull_request(&self, repo: &RepoId, number: u64) -> Result<PullRequest, Error>;
@@ -360,8 +451,10 @@ pub trait ForgeRead: Send + Sync + 'static {
     ) -> Result<Option<PullRequest>, Error>;
     /// Its reviews, oldest first, with the authors' permissions read now.
     async fn reviews(&self, repo: &RepoId, number: u64) -> Result<Vec<Review>, Error>;
-    /// Checks and statuses of a commit; of each name the latest.
+    /// Checks and statuses of a commit; of each name, kind and source the latest.
     async fn checks(&self, repo: &RepoId, commit: &Sha) -> Result<Vec<Check>, Error>;
+    /// What the forge demands of a branch.
+    async fn branch_rules(&self, repo: &RepoId, branch: &str) -> Result<BranchRules, Error>;
     /// What someone may do, read now.
     async fn permission(&self, repo: &RepoId, login: &str) -> Result<Permission, Error>;
 }
@@ -386,7 +479,8 @@ pub trait ForgeWrite: ForgeRead {
         repo: &RepoId,
         pull: NewPullRequest,
     ) -> Result<PullRequest, Error>;
-    /// Submits a review.
+    /// Submits a review. Remarks must lie on lines of the change or beside them (in a hunk of the
+    /// diff): others are [`Error::Refused`], as is an approval by a bot or by the author.
     async fn submit_review(
         &self,
         repo: &RepoId,
@@ -394,7 +488,7 @@ pub trait ForgeWrite: ForgeRead {
         review: NewReview,
     ) -> Result<Review, Error>;
     /// Sets a status on a commit.
-    async fn set_status(&self, repo: &RepoId, check: Check) -> Result<(), Error>;
+    async fn set_status(&self, repo: &RepoId, status: NewStatus) -> Result<(), Error>;
     /// Closes an issue or a pull request.
     async fn close(&self, repo: &RepoId, number: u64) -> Result<(), Error>;
 }
@@ -402,6 +496,7 @@ pub trait ForgeWrite: ForgeRead {
 /// The merging credential: only the gate's component holds it.
 #[async_trait]
 pub trait ForgeMerge: ForgeRead {
-    /// Merges if the head is still `expected_head`; merged already with that head is success.
+    /// Merges if head and base are still the expected ones, and returns the merge commit. Merged
+    /// already with that head is success with the same commit.
     async fn merge(&self, repo: &RepoId, merge: MergeRequest) -> Result<Sha, Error>;
 }
