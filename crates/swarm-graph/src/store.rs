@@ -1,1 +1,9 @@
-//! Stores behind the port, each behind a feature.
+//! The stores: where runs, checkpoints, effects, questions, signals and events are kept.
+//!
+//! [`memory`] forgets all with the process; [`sqlite`] is one file that survives it and may be
+//! shared by processes of one machine. What both must do is written down once, as the port's
+//! documentation ([`swarm_core::port::store`]) and as clauses that any backend can be held to
+//! ([`conformance`], feature `testkit`).
+
+pub mod memory;
+mod rules;

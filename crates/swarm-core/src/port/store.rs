@@ -308,8 +308,9 @@ pub trait Commits: Send + Sync {
     /// Writes one commit.
     async fn commit(&self, commit: Commit) -> Result<Committed>;
 
-    /// Raises a run's limit by a person's decision; no part of it is ever lowered. Needs no
-    /// epoch: the run may be an ancestor of the one that asked.
+    /// Raises a run's limit by a person's decision; no part of it is ever lowered, and
+    /// `None` lifts that part altogether. Returns the limit there is now. Needs no epoch: the
+    /// run may be an ancestor of the one that asked.
     async fn raise_limit(&self, run: &RunId, limit: Limit, at: Timestamp) -> Result<Limit>;
 
     /// Signals not yet taken, oldest first.
