@@ -17,10 +17,17 @@ use swarm_core::port::sandbox::{self, Sandbox};
 use swarm_core::port::tool::{Tool, ToolResult, ToolSpec};
 use thiserror::Error;
 
+pub mod apply_patch;
 pub mod control;
+pub mod edit;
+pub mod list;
 pub mod read;
+pub mod search;
+pub mod shell;
 mod text;
 mod tree;
+mod walk;
+pub mod write;
 
 use tree::Tree;
 
@@ -34,7 +41,7 @@ pub enum Access {
     ReadWrite,
 }
 
-/// How much one call may take in and give back.
+/// How much one call may take in and give back, and with what.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -54,6 +61,8 @@ pub struct Limits {
     pub visited: usize,
     /// What one `shell` command may use up; a model may ask for less time, never for more.
     pub shell: sandbox::Limits,
+    /// Which package caches the `shell` commands share, such as the repository's name.
+    pub cache: String,
 }
 
 impl Default for Limits {
@@ -67,6 +76,7 @@ impl Default for Limits {
             matches: 100,
             visited: 100_000,
             shell: sandbox::Limits { output_bytes: 24 * 1024, ..sandbox::Limits::default() },
+            cache: sandbox::SHARED_CACHE.to_owned(),
         }
     }
 }
@@ -123,13 +133,19 @@ impl Toolbox {
     ) -> Result<Self, Error> {
         let tree = Arc::new(Tree::open(root, forbidden)?);
         let limits = Arc::new(limits);
-        let mut tools: Vec<Arc<dyn Tool>> = vec![Arc::new(read::ReadTool::new(&tree, &limits))];
+        let mut tools: Vec<Arc<dyn Tool>> = vec![
+            Arc::new(read::ReadTool::new(&tree, &limits)),
+            Arc::new(list::ListTool::new(&tree, &limits)),
+            Arc::new(search::SearchTool::new(&tree, &limits)),
+        ];
         match access {
             Access::ReadOnly => {}
-            Access::ReadWrite => {
-                let _ = sandbox;
-                tools.extend([]);
-            }
+            Access::ReadWrite => tools.extend([
+                Arc::new(write::WriteTool::new(&tree, &limits)) as Arc<dyn Tool>,
+                Arc::new(edit::EditTool::new(&tree, &limits)),
+                Arc::new(apply_patch::ApplyPatchTool::new(&tree, &limits)),
+                Arc::new(shell::ShellTool::new(&tree, &limits, sandbox)),
+            ]),
         }
         Ok(Self { tools: tools.into_iter().map(|tool| (tool.spec(), tool)).collect() })
     }

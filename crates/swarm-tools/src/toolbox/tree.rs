@@ -236,14 +236,7 @@ impl Tree {
 
     /// The regular file at `given`, at most `max` bytes.
     pub(crate) fn read(&self, given: &str, max: u64) -> Result<FileRead, Trouble> {
-        let place = self.place(given)?;
-        match &place.found {
-            Found::Nothing(_) => Err(Trouble::Refused(not_found(&place))),
-            Found::Directory => {
-                Err(Trouble::Refused(format!("`{}` is a directory; use `list`", place.path)))
-            }
-            Found::Entry(name) => read_entry(&place.dir, name, place.path.clone(), max),
-        }
+        self.place(given)?.require(max)
     }
 
     /// The directory at `given`, opened, with its real path (`.` for the root).
@@ -264,9 +257,16 @@ impl Place {
     pub(crate) fn read(&self, max: u64) -> Result<Option<FileRead>, Trouble> {
         match &self.found {
             Found::Nothing(_) => Ok(None),
-            Found::Directory => Err(Trouble::Refused(format!("`{}` is a directory", self.path))),
+            Found::Directory => {
+                Err(Trouble::Refused(format!("`{}` is a directory; use `list`", self.path)))
+            }
             Found::Entry(name) => read_entry(&self.dir, name, self.path.clone(), max).map(Some),
         }
+    }
+
+    /// The regular file here; that there is none is refused with what there is instead.
+    pub(crate) fn require(&self, max: u64) -> Result<FileRead, Trouble> {
+        self.read(max)?.ok_or_else(|| Trouble::Refused(not_found(self)))
     }
 
     /// Puts a file here, whole or not at all, in place of the regular file that there may be;
