@@ -1,1 +1,389 @@
-//! The loop: plan, run, reduce, commit.
+//! The engine: starts runs, works on them, hears answers, signals and cancellations.
+//!
+//! An [`Engine`] is a handle: clone it freely. Several engines, in one process or many, may work
+//! on one store; a run belongs to whoever holds its lease.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde_json::Value;
+use swarm_core::escalation::{Answerer, Block};
+use swarm_core::id::{BlockId, GraphHash, InvalidId, QueueName, RunId, WorkerId};
+use swarm_core::port::clock::{Clock, Entropy};
+use swarm_core::port::store::{self, AnswerError, Claim, Commit, GraphText, SignalKind, Store};
+use swarm_core::run::{Limit, NewRun, RunRecord, RunStatus};
+use swarm_core::time::Timestamp;
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use crate::defect::Defects;
+use crate::drive::Session;
+use crate::graph::Graph;
+use crate::library::{self, Library};
+use crate::live::{Live, LiveEvent};
+
+/// The lease's length unless set otherwise; renewed at three tenths, given up at eight.
+pub const LEASE_TTL: Duration = Duration::from_secs(10);
+
+/// Runs graphs on a store.
+#[derive(Clone)]
+pub struct Engine {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    library: Arc<Library>,
+    live: Live,
+    /// Fires whenever a run may have become claimable.
+    woken: Notify,
+    lease_ttl: Duration,
+    /// Versions whose text is known to be in the store.
+    kept: Mutex<BTreeSet<GraphHash>>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("graphs", &self.parts.library.names()).finish_non_exhaustive()
+    }
+}
+
+/// How to start a run.
+#[derive(Clone, Debug)]
+pub struct StartOptions {
+    /// The queue whose workers may claim it.
+    pub queue: QueueName,
+    /// Higher is claimed first.
+    pub priority: i32,
+    /// For people and filters.
+    pub labels: BTreeMap<String, String>,
+    /// Narrows the graph's own budget; `None` leaves it.
+    pub limit: Option<Limit>,
+}
+
+impl Default for StartOptions {
+    fn default() -> Self {
+        Self {
+            queue: QueueName::new("default").expect("`default` is a queue name"),
+            priority: 0,
+            labels: BTreeMap::new(),
+            limit: None,
+        }
+    }
+}
+
+/// Stops a worker: gently, or at once.
+#[derive(Clone, Debug, Default)]
+pub struct Control {
+    /// No new superstep begins; what is at work may end.
+    pub drain: CancellationToken,
+    /// What is at work is stopped, and its run handed back.
+    pub halt: CancellationToken,
+}
+
+/// How work on a run ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Driven {
+    /// It waits for an answer, a signal, a child or a moment.
+    Waiting {
+        /// When it wakes in any case.
+        wake_at: Option<Timestamp>,
+    },
+    /// It ended.
+    Ended(RunStatus),
+    /// It was handed back: the worker drains.
+    Released,
+    /// Another worker has it.
+    Lost,
+}
+
+/// Why a run was not started or worked on.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The input does not fit the graph.
+    #[error("{0}")]
+    BadInput(String),
+    /// No graph of this name is loaded.
+    #[error("no graph named `{name}`; known: {}", .known.join(", "))]
+    UnknownGraph {
+        /// The name.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// The version that a run is pinned to is not in the store.
+    #[error("run `{run}` is pinned to graph version {hash}, which the store does not hold")]
+    MissingVersion {
+        /// The run.
+        run: RunId,
+        /// The version.
+        hash: GraphHash,
+    },
+    /// The version that a run is pinned to does not load with the node kinds of this program.
+    #[error("run `{run}` is pinned to a graph version that does not load here")]
+    Unloadable {
+        /// The run.
+        run: RunId,
+        /// Why.
+        #[source]
+        defects: Box<Defects>,
+    },
+    /// An id cannot be made.
+    #[error(transparent)]
+    Id(#[from] InvalidId),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// Why an answer was not taken.
+#[derive(Debug, Error)]
+pub enum AnswerRefused {
+    /// It does not fit the question's schema; the block stays open.
+    #[error("the answer does not fit the question: {0}")]
+    Misfit(String),
+    /// The block cannot take it.
+    #[error(transparent)]
+    Block(#[from] AnswerError),
+}
+
+impl Engine {
+    /// An engine over these parts, with leases of [`LEASE_TTL`].
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        library: Arc<Library>,
+    ) -> Self {
+        Self::with_lease(store, clock, entropy, library, LEASE_TTL)
+    }
+
+    /// As [`new`](Self::new), with leases of `lease_ttl`.
+    #[must_use]
+    pub fn with_lease(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        library: Arc<Library>,
+        lease_ttl: Duration,
+    ) -> Self {
+        let parts = Parts {
+            store,
+            clock,
+            entropy,
+            library,
+            live: Live::default(),
+            woken: Notify::new(),
+            lease_ttl,
+            kept: Mutex::default(),
+        };
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.parts.store
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.parts.clock
+    }
+
+    /// The loaded graphs.
+    #[must_use]
+    pub fn library(&self) -> &Library {
+        &self.parts.library
+    }
+
+    /// A reader of all that happens in this engine from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<LiveEvent> {
+        self.parts.live.subscribe()
+    }
+
+    /// Starts a run of the newest version of a graph. `false`: a run of this id is there already.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGraph`], [`Error::BadInput`], or the store's failure.
+    pub async fn start(
+        &self,
+        id: RunId,
+        graph: &str,
+        input: Value,
+        options: StartOptions,
+    ) -> Result<bool, Error> {
+        let library = self.library();
+        let graph = library.named(graph).ok_or_else(|| Error::UnknownGraph {
+            name: graph.to_owned(),
+            known: library.names(),
+        })?;
+        library::check_input(&graph, &input).map_err(Error::BadInput)?;
+        self.keep(&graph).await?;
+        let new = NewRun {
+            id,
+            graph: graph.name().clone(),
+            graph_hash: graph.hash().clone(),
+            queue: options.queue,
+            input: Arc::new(input),
+            parent: None,
+            priority: options.priority,
+            labels: options.labels,
+            limit: options.limit.unwrap_or_else(|| library::limit_of(&graph)),
+        };
+        let is_new = self.parts.store.create_run(new, self.parts.clock.now()).await?;
+        self.parts.woken.notify_waiters();
+        Ok(is_new)
+    }
+
+    /// Claims the most urgent run of these queues.
+    ///
+    /// # Errors
+    /// The store's failure.
+    pub async fn claim_next(&self, worker: &WorkerId, queues: &[QueueName]) -> store::Result<Option<Claim>> {
+        let now = self.parts.clock.now();
+        self.parts.store.claim_next(worker, queues, now, self.parts.lease_ttl).await
+    }
+
+    /// Claims this run, if it is claimable.
+    ///
+    /// # Errors
+    /// The store's failure.
+    pub async fn claim(&self, run: &RunId, worker: &WorkerId) -> store::Result<Option<Claim>> {
+        let now = self.parts.clock.now();
+        self.parts.store.claim(run, worker, now, self.parts.lease_ttl).await
+    }
+
+    /// Works on a claimed run until it rests.
+    ///
+    /// # Errors
+    /// When its graph cannot be had, or the store fails; the run is then free again once its
+    /// lease ends.
+    pub async fn drive(&self, claim: Claim, control: Control) -> Result<Driven, Error> {
+        let graph = self.graph_of(&claim.run).await?;
+        Ok(Box::pin(Session::new(self, graph, claim, control).drive()).await?)
+    }
+
+    /// Answers a question. The answer must fit the question's schema.
+    ///
+    /// # Errors
+    /// [`AnswerRefused`] when it does not fit, or when the block is unknown, withdrawn, or was
+    /// answered differently before.
+    pub async fn answer(&self, block: &BlockId, value: Value, by: Answerer) -> Result<Block, AnswerRefused> {
+        let store = &self.parts.store;
+        let asked = store
+            .block(block)
+            .await
+            .map_err(AnswerError::from)?
+            .ok_or_else(|| AnswerError::Unknown(block.clone()))?;
+        library::fits(&asked.ask.answer_schema, &value).map_err(AnswerRefused::Misfit)?;
+        let answered = store.answer(block, Arc::new(value), by, self.parts.clock.now()).await?;
+        self.parts.woken.notify_waiters();
+        Ok(answered)
+    }
+
+    /// Sends a signal to a run. `key` makes it idempotent. `false`: sent before, or the run has
+    /// ended.
+    ///
+    /// # Errors
+    /// The store's failure.
+    pub async fn signal(
+        &self,
+        run: &RunId,
+        key: Option<&str>,
+        name: &str,
+        payload: Value,
+    ) -> store::Result<bool> {
+        let kind = SignalKind::Named { name: name.to_owned(), payload: Arc::new(payload) };
+        self.send(run, key, kind).await
+    }
+
+    /// Asks a run and all it started to stop. `false`: it has ended.
+    ///
+    /// # Errors
+    /// The store's failure.
+    pub async fn cancel(&self, run: &RunId, by: &str) -> store::Result<bool> {
+        self.send(run, Some("cancel"), SignalKind::Cancel { by: by.to_owned() }).await
+    }
+
+    /// Waits until a run may have become claimable in this process, at most `at_most`.
+    pub async fn woken(&self, at_most: Duration) {
+        tokio::select! {
+            () = self.parts.woken.notified() => {}
+            () = self.parts.clock.sleep(at_most) => {}
+        }
+    }
+
+    async fn send(&self, run: &RunId, key: Option<&str>, kind: SignalKind) -> store::Result<bool> {
+        let sent = self.parts.store.signal(run, key, kind, self.parts.clock.now()).await?;
+        self.parts.woken.notify_waiters();
+        Ok(sent)
+    }
+
+    /// The version that a run is pinned to.
+    async fn graph_of(&self, run: &RunRecord) -> Result<Arc<Graph>, Error> {
+        let hash = &run.start.graph_hash;
+        if let Some(graph) = self.library().by_hash(hash) {
+            return Ok(graph);
+        }
+        let id = || run.start.id.clone();
+        let text = self
+            .parts
+            .store
+            .graph(hash)
+            .await?
+            .ok_or_else(|| Error::MissingVersion { run: id(), hash: hash.clone() })?;
+        let graph = crate::check::load_text(&text.text, self.library().registry())
+            .map_err(|defects| Error::Unloadable { run: id(), defects: Box::new(defects) })?;
+        Ok(self.library().add_version(graph))
+    }
+
+    /// Makes sure that the store holds this version's text.
+    pub(crate) async fn keep(&self, graph: &Graph) -> store::Result<()> {
+        if self.parts.kept.lock().expect("no panic while locked").contains(graph.hash()) {
+            return Ok(());
+        }
+        let text = GraphText {
+            hash: graph.hash().clone(),
+            name: graph.name().clone(),
+            version: graph.version().to_owned(),
+            text: graph.text().to_owned(),
+        };
+        self.parts.store.put_graph(text).await?;
+        self.parts.kept.lock().expect("no panic while locked").insert(graph.hash().clone());
+        Ok(())
+    }
+
+    pub(crate) async fn commit(&self, commit: Commit) -> store::Result<()> {
+        let committed = self.parts.store.commit(commit).await?;
+        self.parts.live.stored(committed.events);
+        if !committed.woken.is_empty() {
+            self.parts.woken.notify_waiters();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn live(&self) -> &Live {
+        &self.parts.live
+    }
+
+    pub(crate) fn lease_ttl(&self) -> Duration {
+        self.parts.lease_ttl
+    }
+
+    /// A random number in 0..=1, for jitter.
+    #[expect(clippy::cast_precision_loss, reason = "53 random bits are exact")]
+    pub(crate) fn chance(&self) -> f64 {
+        (self.parts.entropy.next_u64() >> 11) as f64 / ((1_u64 << 53) - 1) as f64
+    }
+}

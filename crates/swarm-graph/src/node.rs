@@ -113,6 +113,8 @@ pub(crate) struct RunScope {
     pub(crate) run: RunId,
     pub(crate) epoch: Epoch,
     pub(crate) labels: BTreeMap<String, String>,
+    /// Whether a call over the limit asks a person, or fails.
+    pub(crate) asks_when_over_budget: bool,
 }
 
 /// What a node is given: its place, its journal, its voice.
@@ -261,6 +263,9 @@ impl NodeContext {
                 Begun::New | Begun::Existing(Entry { result: None, .. }) => break,
                 Begun::Existing(Entry { result: Some(result), .. }) => {
                     return self.decode(key, &result);
+                }
+                Begun::OverLimit { run, .. } if !self.scope.asks_when_over_budget => {
+                    return Err(Failure::fatal("budget", format!("run `{run}` is over its limit")).into());
                 }
                 Begun::OverLimit { run, limit, used } => {
                     self.ask_for_budget(

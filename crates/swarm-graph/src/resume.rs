@@ -1,1 +1,182 @@
 //! Checkpoint and signals in, checkpoint out; pure.
+//!
+//! A signal is taken only when something waits for it; a named one that nobody waits for yet
+//! stays in the store for a later `wait`.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use swarm_core::checkpoint::{Activation, Cursor, Phase, StepEnding};
+use swarm_core::event::{EventKind, NewEvent};
+use swarm_core::failure::Failure;
+use swarm_core::id::{BlockId, RunId};
+use swarm_core::port::store::{Signal, SignalKind};
+use swarm_core::run::RunStatus;
+use swarm_core::time::Timestamp;
+
+use crate::graph::{Graph, Work};
+use crate::plan::{self, Ending};
+
+/// What the signals and the clock did to a cursor.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// The signals to be removed with the next commit.
+    pub(crate) ids: Vec<u64>,
+    /// Waits that are over.
+    pub(crate) endings: Vec<Ending>,
+    /// Who wants the run to stop.
+    pub(crate) cancelled_by: Option<String>,
+    /// A person's answer about the wall-time budget.
+    pub(crate) wall_answer: Option<Arc<Value>>,
+    /// What to tell.
+    pub(crate) events: Vec<NewEvent>,
+}
+
+/// Hands signals and due timers to those who wait for them.
+pub(crate) fn take(
+    graph: &Graph,
+    run: &RunId,
+    cursor: &mut Cursor,
+    signals: Vec<Signal>,
+    now: Timestamp,
+) -> Taken {
+    let mut taken = Taken::default();
+    for signal in signals {
+        let is_taken = match signal.kind {
+            SignalKind::Cancel { by } => {
+                taken.cancelled_by.get_or_insert(by);
+                true
+            }
+            // After a crash a step may still be on its way to the wait that this is for.
+            SignalKind::Answered { ref block, .. } if is_coming(cursor, run, block.as_str()) => false,
+            SignalKind::ChildEnded { run: ref child, .. } if is_coming(cursor, run, child.as_str()) => false,
+            SignalKind::Answered { block, value } => {
+                answered(graph, cursor, &block, value, &mut taken);
+                true
+            }
+            SignalKind::ChildEnded { run, status, output, failure } => {
+                let waiting = find(cursor, |phase| matches!(phase, Phase::Child { run: child } if *child == run));
+                if let Some(activation) = waiting {
+                    let ending = child_ending(&run.to_string(), status, output, failure);
+                    let data = json!({ "run": run, "status": status });
+                    taken.events.push(NewEvent::step(EventKind::CHILD_ENDED, &activation.step, data));
+                    taken.endings.extend(plan::end_step(graph, cursor, &activation, ending));
+                }
+                true
+            }
+            SignalKind::Named { name, payload } => {
+                let waiting = find(cursor, |phase| match phase {
+                    Phase::Signal { name: Some(pattern), .. } => matches_name(pattern, &name),
+                    Phase::Signal { name: None, .. }
+                    | Phase::Due
+                    | Phase::Backoff { .. }
+                    | Phase::Answer { .. }
+                    | Phase::Child { .. }
+                    | Phase::Foreach { .. } => false,
+                });
+                let is_taken = waiting.is_some();
+                if let Some(activation) = waiting {
+                    let value = json!({ "name": name, "payload": &*payload });
+                    taken.events.push(NewEvent::step(EventKind::SIGNAL_TAKEN, &activation.step, value.clone()));
+                    let ending = StepEnding::Output(Arc::new(value));
+                    taken.endings.extend(plan::end_step(graph, cursor, &activation, ending));
+                }
+                is_taken
+            }
+        };
+        if is_taken {
+            taken.ids.push(signal.id);
+        }
+    }
+    timers(graph, cursor, now, &mut taken);
+    taken
+}
+
+/// Whether a block or a child, named after its step, belongs to a step that is yet to run.
+fn is_coming(cursor: &Cursor, run: &RunId, name: &str) -> bool {
+    let Some(step) = name.strip_prefix(run.as_str()).and_then(|rest| rest.strip_prefix('.')) else {
+        return false;
+    };
+    let step = step.split_once(':').map_or(step, |(step, _)| step);
+    let of_loop = step.split_once('/').map_or(step, |(group, _)| group);
+    cursor.active.iter().any(|activation| {
+        let name = activation.step.as_str();
+        (name == step || name == of_loop)
+            && matches!(activation.phase, Phase::Due | Phase::Backoff { .. })
+    })
+}
+
+fn answered(graph: &Graph, cursor: &mut Cursor, block: &BlockId, value: Arc<Value>, taken: &mut Taken) {
+    if cursor.wall.block.as_ref() == Some(block) {
+        cursor.wall.block = None;
+        taken.wall_answer = Some(value);
+        for activation in &mut cursor.active {
+            if waits_for(&activation.phase, block) {
+                activation.phase = Phase::Due;
+            }
+        }
+        return;
+    }
+    // An answer that nobody waits for any more is dropped: its step has moved on.
+    let Some(activation) = find(cursor, |phase| waits_for(phase, block)) else { return };
+    let data = json!({ "id": block });
+    taken.events.push(NewEvent::step(EventKind::QUESTION_ANSWERED, &activation.step, data));
+    match graph.nodes.get(&activation.node).map(|node| &node.work) {
+        Some(Work::Gate(_)) => {
+            let ending = StepEnding::Output(value);
+            taken.endings.extend(plan::end_step(graph, cursor, &activation, ending));
+        }
+        // The node runs again from its start and finds the answer.
+        Some(Work::Uses { .. } | Work::Run { .. } | Work::Wait { .. }) | None => {
+            for other in &mut cursor.active {
+                if other.step == activation.step {
+                    other.phase = Phase::Due;
+                }
+            }
+        }
+    }
+}
+
+fn waits_for(phase: &Phase, block: &BlockId) -> bool {
+    matches!(phase, Phase::Answer { blocks } if blocks.contains(block))
+}
+
+fn find(cursor: &Cursor, matches: impl Fn(&Phase) -> bool) -> Option<Activation> {
+    cursor.active.iter().find(|activation| matches(&activation.phase)).cloned()
+}
+
+/// `worker.*` stands for every name that begins with `worker.`.
+fn matches_name(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => pattern == name,
+    }
+}
+
+fn child_ending(
+    run: &str,
+    status: RunStatus,
+    output: Option<Arc<Value>>,
+    failure: Option<Failure>,
+) -> StepEnding {
+    match (status, failure) {
+        (RunStatus::Succeeded, _) => StepEnding::Output(output.unwrap_or_default()),
+        (_, Some(failure)) => StepEnding::Failed(Failure {
+            message: format!("child run `{run}`: {}", failure.message),
+            ..failure
+        }),
+        (status, None) => {
+            StepEnding::Failed(Failure::fatal(status.as_str(), format!("child run `{run}` was {}", status.as_str())))
+        }
+    }
+}
+
+fn timers(graph: &Graph, cursor: &mut Cursor, now: Timestamp, taken: &mut Taken) {
+    while let Some(activation) =
+        find(cursor, |phase| matches!(phase, Phase::Signal { until: Some(until), .. } if *until <= now))
+    {
+        taken.events.push(NewEvent::step(EventKind::TIMER_FIRED, &activation.step, Value::Null));
+        let ending = StepEnding::Output(Arc::new(Value::Null));
+        taken.endings.extend(plan::end_step(graph, cursor, &activation, ending));
+    }
+}
