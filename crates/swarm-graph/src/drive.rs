@@ -13,7 +13,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::{Value, json};
-use swarm_core::checkpoint::{Activation, Change, ChannelDelta, Checkpoint, Phase, StepEnding, StepRecord};
+use swarm_core::checkpoint::{
+    Activation, Change, ChannelDelta, Checkpoint, Phase, StepEnding, StepRecord,
+};
 use swarm_core::escalation::{Ask, Block, BlockStatus, Reason};
 use swarm_core::event::{EventKind, NewEvent};
 use swarm_core::failure::Failure;
@@ -28,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Control, Driven, Engine};
 use crate::graph::{Graph, GraphNode, OnExceed, Work};
-use crate::node::{NodeContext, NodeError, RunScope};
 use crate::library::{check_input, limit_of};
+use crate::node::{NodeContext, NodeError, RunScope};
 use crate::plan::{self, AfterFailure, Ended, Ending, RunFacts};
 use crate::registry::ErasedNode;
 use crate::settle::{self, Next, expression_failure};
@@ -99,7 +101,12 @@ struct Pending {
 }
 
 impl<'e> Session<'e> {
-    pub(crate) fn new(engine: &'e Engine, graph: Arc<Graph>, claim: Claim, control: Control) -> Self {
+    pub(crate) fn new(
+        engine: &'e Engine,
+        graph: Arc<Graph>,
+        claim: Claim,
+        control: Control,
+    ) -> Self {
         let run = claim.run;
         let start = &run.start;
         let facts = Arc::new(RunFacts::new(&start.id, &start.graph, &start.labels, &start.input));
@@ -110,16 +117,35 @@ impl<'e> Session<'e> {
             run: start.id.clone(),
             epoch: run.epoch,
             labels: start.labels.clone(),
-            asks_when_over_budget: graph.budget.as_ref().is_none_or(|budget| budget.on_exceed == OnExceed::Escalate),
+            asks_when_over_budget: graph
+                .budget
+                .as_ref()
+                .is_none_or(|budget| budget.on_exceed == OnExceed::Escalate),
         });
         let mut pending = Pending::default();
         let data = json!({ "worker": run.lease_owner, "epoch": run.epoch });
         pending.events.push(NewEvent::run(EventKind::RUN_CLAIMED, data));
         let is_new = claim.checkpoint.is_none();
         let checkpoint = claim.checkpoint.unwrap_or_else(|| plan::begin(&graph));
-        let finished = claim.finished.into_iter().map(|record| (record.step, record.ending)).collect();
+        let finished =
+            claim.finished.into_iter().map(|record| (record.step, record.ending)).collect();
         let stop = CancellationToken::new();
-        Self { engine, graph, run, facts, scope, checkpoint, finished, pending, seen: 0, stop, tokens: BTreeMap::new(), has_looked: false, is_new, control }
+        Self {
+            engine,
+            graph,
+            run,
+            facts,
+            scope,
+            checkpoint,
+            finished,
+            pending,
+            seen: 0,
+            stop,
+            tokens: BTreeMap::new(),
+            has_looked: false,
+            is_new,
+            control,
+        }
     }
 
     /// Works until the run ends, waits, is handed back, or was lost.
@@ -152,7 +178,9 @@ impl<'e> Session<'e> {
                 let signals = self.engine.store().signals(&self.run.start.id).await?;
                 let cancel = signals.into_iter().find_map(|signal| match signal.kind {
                     SignalKind::Cancel { by } => Some((signal.id, by)),
-                    SignalKind::Named { .. } | SignalKind::Answered { .. } | SignalKind::ChildEnded { .. } => None,
+                    SignalKind::Named { .. }
+                    | SignalKind::Answered { .. }
+                    | SignalKind::ChildEnded { .. } => None,
                 });
                 if let Some((id, by)) = cancel {
                     self.pending.taken.push(id);
@@ -179,7 +207,13 @@ impl<'e> Session<'e> {
         let signals = self.engine.store().signals(&self.run.start.id).await?;
         self.seen = signals.iter().map(|signal| signal.id).fold(self.seen, u64::max);
         let now = self.engine.clock().now();
-        let taken = resume::take(&self.graph, &self.run.start.id, &mut self.checkpoint.cursor, signals, now);
+        let taken = resume::take(
+            &self.graph,
+            &self.run.start.id,
+            &mut self.checkpoint.cursor,
+            signals,
+            now,
+        );
         self.pending.taken.extend(taken.ids);
         self.pending.taken_events.extend(taken.events);
         self.pending.endings.extend(taken.endings);
@@ -233,7 +267,8 @@ impl<'e> Session<'e> {
         let mut attempts = Vec::new();
         loop {
             let now = self.engine.clock().now();
-            let Some(activation) = plan::next_to_start(&self.graph, &mut self.checkpoint.cursor, at_work, now)
+            let Some(activation) =
+                plan::next_to_start(&self.graph, &mut self.checkpoint.cursor, at_work, now)
             else {
                 break;
             };
@@ -246,7 +281,7 @@ impl<'e> Session<'e> {
                     at_work.insert(activation.step);
                     attempts.push(attempt);
                 }
-                Started::Parked(phase) => self.park(&activation.step, phase),
+                Started::Parked(phase) => self.park(&activation.step, &phase),
                 Started::Ended(ending) => self.end(&activation, ending, at_work),
                 Started::Skipped(ending) => {
                     self.checkpoint.cursor.active.retain(|other| other.step != activation.step);
@@ -260,7 +295,7 @@ impl<'e> Session<'e> {
         Ok(attempts)
     }
 
-    fn park(&mut self, step: &StepId, phase: Phase) {
+    fn park(&mut self, step: &StepId, phase: &Phase) {
         for activation in &mut self.checkpoint.cursor.active {
             if activation.step == *step {
                 activation.phase = phase.clone();
@@ -286,12 +321,13 @@ impl<'e> Session<'e> {
                 token.cancel();
             }
         }
-        let (dropped, kept) = std::mem::take(&mut cursor.active).into_iter().partition(|other: &Activation| {
-            other.item.is_some()
-                && other.node == group.node
-                && other.visit == group.visit
-                && !at_work.contains(&other.step)
-        });
+        let (dropped, kept) =
+            std::mem::take(&mut cursor.active).into_iter().partition(|other: &Activation| {
+                other.item.is_some()
+                    && other.node == group.node
+                    && other.visit == group.visit
+                    && !at_work.contains(&other.step)
+            });
         cursor.active = kept;
         for activation in dropped {
             match activation.phase {
@@ -300,7 +336,10 @@ impl<'e> Session<'e> {
                     to: Recipient::Run(run),
                     kind: SignalKind::Cancel { by: self.run.start.id.to_string() },
                 }),
-                Phase::Due | Phase::Backoff { .. } | Phase::Signal { .. } | Phase::Foreach { .. } => {}
+                Phase::Due
+                | Phase::Backoff { .. }
+                | Phase::Signal { .. }
+                | Phase::Foreach { .. } => {}
             }
         }
     }
@@ -326,11 +365,20 @@ impl<'e> Session<'e> {
     ) -> Result<Started, NodeError> {
         let error = activation.error.as_ref().map(settle::failure_value);
         let checkpoint = &self.checkpoint;
-        let scope =
-            plan::scope(&self.facts, &checkpoint.state, &checkpoint.cursor, node, activation, error.as_ref());
+        let scope = plan::scope(
+            &self.facts,
+            &checkpoint.state,
+            &checkpoint.cursor,
+            node,
+            activation,
+            error.as_ref(),
+        );
         let place = |key: &str| format!("{}.{key}", node.name);
         if let (Some(foreach), None) = (&node.foreach, activation.item) {
-            let items = foreach.items.eval(&scope).map_err(|e| expression_failure(&place("foreach.in"), &e))?;
+            let items = foreach
+                .items
+                .eval(&scope)
+                .map_err(|e| expression_failure(&place("foreach.in"), &e))?;
             let Value::Array(list) = &items else {
                 let message = format!("`{}` is no list", place("foreach.in"));
                 return Err(Failure::fatal("expression", message).into());
@@ -346,16 +394,19 @@ impl<'e> Session<'e> {
         }
         match &node.work {
             Work::Uses { node: code, input, .. } => {
-                let input = input.render(&scope).map_err(|e| expression_failure(&place("with"), &e))?;
+                let input =
+                    input.render(&scope).map_err(|e| expression_failure(&place("with"), &e))?;
                 Ok(Started::Running(self.attempt(node, code.clone(), activation.clone(), input)))
             }
             Work::Run { graph, queue, input, detach, labels } => {
-                let input = input.render(&scope).map_err(|e| expression_failure(&place("run.input"), &e))?;
+                let input = input
+                    .render(&scope)
+                    .map_err(|e| expression_failure(&place("run.input"), &e))?;
                 let mut named = self.run.start.labels.clone();
                 for (name, label) in labels {
-                    let text = label
-                        .render_text(&scope)
-                        .map_err(|e| expression_failure(&place(&format!("run.labels.{name}")), &e))?;
+                    let text = label.render_text(&scope).map_err(|e| {
+                        expression_failure(&place(&format!("run.labels.{name}")), &e)
+                    })?;
                     named.insert(name.clone(), text);
                 }
                 self.start_child(activation, graph, queue.as_ref(), input, named, *detach).await
@@ -387,7 +438,14 @@ impl<'e> Session<'e> {
         }
         let now = self.engine.clock().now();
         let remind_at = remind.map(|wait| now + wait);
-        self.ask(vec![new_block(id.clone(), &self.run.start.id, &activation.step, ask, now, remind_at)]);
+        self.ask(vec![new_block(
+            id.clone(),
+            &self.run.start.id,
+            &activation.step,
+            ask,
+            now,
+            remind_at,
+        )]);
         Ok(Started::Parked(Phase::Answer { blocks: vec![id] }))
     }
 
@@ -401,7 +459,11 @@ impl<'e> Session<'e> {
         detach: bool,
     ) -> Result<Started, NodeError> {
         let Some(graph) = self.engine.library().named(graph.as_str()) else {
-            return Err(Failure::fatal("unknown_graph", format!("no graph named `{graph}` is loaded")).into());
+            return Err(Failure::fatal(
+                "unknown_graph",
+                format!("no graph named `{graph}` is loaded"),
+            )
+            .into());
         };
         check_input(&graph, &input).map_err(|why| Failure::fatal("bad_input", why))?;
         let id = self
@@ -417,7 +479,11 @@ impl<'e> Session<'e> {
             graph_hash: graph.hash.clone(),
             queue: queue.unwrap_or(&start.queue).clone(),
             input: Arc::new(input),
-            parent: Some(Parent { run: start.id.clone(), step: activation.step.clone(), awaited: !detach }),
+            parent: Some(Parent {
+                run: start.id.clone(),
+                step: activation.step.clone(),
+                awaited: !detach,
+            }),
             priority: start.priority,
             labels,
             limit: limit_of(&graph),
@@ -475,10 +541,16 @@ impl<'e> Session<'e> {
         })
     }
 
-    async fn ended_attempt(&mut self, attempt: Attempt, at_work: &mut BTreeSet<StepId>) -> store::Result<()> {
+    async fn ended_attempt(
+        &mut self,
+        attempt: Attempt,
+        at_work: &mut BTreeSet<StepId>,
+    ) -> store::Result<()> {
         let Attempt { activation, context, started_at, result } = attempt;
         self.tokens.remove(&activation.step);
-        if activation.item.is_some() && plan::group_of(&self.checkpoint.cursor, &activation).is_none() {
+        if activation.item.is_some()
+            && plan::group_of(&self.checkpoint.cursor, &activation).is_none()
+        {
             // Its loop has failed meanwhile.
             self.checkpoint.cursor.active.retain(|other| other.step != activation.step);
             return Ok(());
@@ -486,10 +558,15 @@ impl<'e> Session<'e> {
         let now = self.engine.clock().now();
         let ending = match result {
             Ok(output) => StepEnding::Output(Arc::new(output)),
-            Err(NodeError::Failed(failure)) => match self.after_failure(&activation, &failure, now) {
+            Err(NodeError::Failed(failure)) => match self.after_failure(&activation, &failure, now)
+            {
                 AfterFailure::Retry(until) => {
                     let data = json!({ "error": failure, "attempt": activation.attempts + 1, "retry_at": until });
-                    self.pending.events.push(NewEvent::step(EventKind::NODE_FAILED, &activation.step, data));
+                    self.pending.events.push(NewEvent::step(
+                        EventKind::NODE_FAILED,
+                        &activation.step,
+                        data,
+                    ));
                     self.backoff(&activation.step, until);
                     return Ok(());
                 }
@@ -499,7 +576,7 @@ impl<'e> Session<'e> {
                 let blocks = context.take_asked();
                 let ids = blocks.iter().map(|block| block.id.clone()).collect();
                 self.ask(blocks);
-                self.park(&activation.step, Phase::Answer { blocks: ids });
+                self.park(&activation.step, &Phase::Answer { blocks: ids });
                 return Ok(());
             }
             Err(NodeError::Cancelled) => {
@@ -509,9 +586,12 @@ impl<'e> Session<'e> {
             }
             Err(NodeError::Store(error)) => return Err(error),
         };
-        let data = json!({ "ms": u64::try_from(now.since(started_at).as_millis()).unwrap_or(u64::MAX) });
+        let data =
+            json!({ "ms": u64::try_from(now.since(started_at).as_millis()).unwrap_or(u64::MAX) });
         self.pending.events.push(match &ending {
-            StepEnding::Output(_) => NewEvent::step(EventKind::NODE_FINISHED, &activation.step, data),
+            StepEnding::Output(_) => {
+                NewEvent::step(EventKind::NODE_FINISHED, &activation.step, data)
+            }
             StepEnding::Failed(failure) => {
                 let data = json!({ "error": failure, "attempt": activation.attempts + 1 });
                 NewEvent::step(EventKind::NODE_FAILED, &activation.step, data)
@@ -530,13 +610,33 @@ impl<'e> Session<'e> {
         Ok(())
     }
 
-    fn after_failure(&self, activation: &Activation, failure: &Failure, now: Timestamp) -> AfterFailure {
-        let Some(node) = self.graph.nodes.get(&activation.node) else { return AfterFailure::Exhausted };
+    fn after_failure(
+        &self,
+        activation: &Activation,
+        failure: &Failure,
+        now: Timestamp,
+    ) -> AfterFailure {
+        let Some(node) = self.graph.nodes.get(&activation.node) else {
+            return AfterFailure::Exhausted;
+        };
         let error = settle::failure_value(failure);
         let checkpoint = &self.checkpoint;
-        let scope =
-            plan::scope(&self.facts, &checkpoint.state, &checkpoint.cursor, node, activation, Some(&error));
-        plan::after_failure(node, activation.attempts + 1, failure, &scope, now, self.engine.chance())
+        let scope = plan::scope(
+            &self.facts,
+            &checkpoint.state,
+            &checkpoint.cursor,
+            node,
+            activation,
+            Some(&error),
+        );
+        plan::after_failure(
+            node,
+            activation.attempts + 1,
+            failure,
+            &scope,
+            now,
+            self.engine.chance(),
+        )
     }
 
     fn backoff(&mut self, step: &StepId, until: Timestamp) {
@@ -549,7 +649,11 @@ impl<'e> Session<'e> {
     }
 
     /// Attempts see the stop and end by themselves, or are dropped after a grace.
-    async fn stop_running(&mut self, mut running: Running, at_work: &mut BTreeSet<StepId>) -> store::Result<()> {
+    async fn stop_running(
+        &mut self,
+        mut running: Running,
+        at_work: &mut BTreeSet<StepId>,
+    ) -> store::Result<()> {
         while let Some(attempt) = running.next().await {
             at_work.remove(&attempt.activation.step);
             self.ended_attempt(attempt, at_work).await?;
@@ -582,8 +686,13 @@ impl<'e> Session<'e> {
     /// Ends the superstep: reduces, routes, commits. `Some` when the run now rests.
     async fn settle(&mut self) -> store::Result<Option<Driven>> {
         let endings = std::mem::take(&mut self.pending.endings);
-        let active_before: BTreeSet<StepId> =
-            self.checkpoint.cursor.active.iter().map(|activation| activation.step.clone()).collect();
+        let active_before: BTreeSet<StepId> = self
+            .checkpoint
+            .cursor
+            .active
+            .iter()
+            .map(|activation| activation.step.clone())
+            .collect();
         let settled = settle::settle(&self.graph, &self.facts, &mut self.checkpoint, endings);
         self.pending.events.extend(settled.events);
         let begun = self.checkpoint.cursor.active.iter().filter(|activation| {
@@ -593,7 +702,9 @@ impl<'e> Session<'e> {
         let (release, driven) = match settled.next {
             Next::Go => self.rest(),
             Next::End(output) => {
-                self.pending.events.push(NewEvent::run(EventKind::RUN_SUCCEEDED, json!({ "output": &*output })));
+                self.pending
+                    .events
+                    .push(NewEvent::run(EventKind::RUN_SUCCEEDED, json!({ "output": &*output })));
                 let status = RunStatus::Succeeded;
                 (
                     Some(Release::Ended { status, output: Some(output), failure: None }),
@@ -672,12 +783,17 @@ impl<'e> Session<'e> {
         self.pending.events.push(NewEvent::run(EventKind::RUN_FAILED, data));
         self.cancel_children();
         let status = RunStatus::Failed;
-        (Some(Release::Ended { status, output: None, failure: Some(failure) }), Some(Driven::Ended(status)))
+        (
+            Some(Release::Ended { status, output: None, failure: Some(failure) }),
+            Some(Driven::Ended(status)),
+        )
     }
 
     fn cancel_children(&mut self) {
         let by = self.run.start.id.to_string();
-        self.pending.outgoing.push(Outgoing { to: Recipient::Children, kind: SignalKind::Cancel { by } });
+        self.pending
+            .outgoing
+            .push(Outgoing { to: Recipient::Children, kind: SignalKind::Cancel { by } });
     }
 
     async fn cancel(&mut self, by: &str) -> store::Result<Driven> {
@@ -717,7 +833,10 @@ impl<'e> Session<'e> {
         let has_due = cursor.active.iter().any(|activation| match activation.phase {
             Phase::Due => true,
             Phase::Foreach { .. } => plan::may_start_item(&self.graph, cursor, activation),
-            Phase::Backoff { .. } | Phase::Answer { .. } | Phase::Child { .. } | Phase::Signal { .. } => false,
+            Phase::Backoff { .. }
+            | Phase::Answer { .. }
+            | Phase::Child { .. }
+            | Phase::Signal { .. } => false,
         });
         if let (false, Some(until)) = (has_due, plan::wake_at(cursor)) {
             let clock = self.engine.clock();
@@ -735,7 +854,9 @@ impl<'e> Session<'e> {
         let Some(wall) = budget.wall else { return };
         let now = self.engine.clock().now();
         let granted = Duration::from_secs(self.checkpoint.cursor.wall.granted_secs);
-        if now.since(self.run.created_at) <= wall + granted || self.checkpoint.cursor.wall.block.is_some() {
+        if now.since(self.run.created_at) <= wall + granted
+            || self.checkpoint.cursor.wall.block.is_some()
+        {
             return;
         }
         let due: Vec<StepId> = self
@@ -759,7 +880,7 @@ impl<'e> Session<'e> {
         self.checkpoint.cursor.wall.asked = asked;
         self.checkpoint.cursor.wall.block = Some(id.clone());
         for step in due {
-            self.park(&step, Phase::Answer { blocks: vec![id.clone()] });
+            self.park(&step, &Phase::Answer { blocks: vec![id.clone()] });
         }
     }
 
@@ -769,7 +890,8 @@ impl<'e> Session<'e> {
             self.checkpoint.cursor.wall.granted_secs += wall.as_secs().max(1);
             return;
         }
-        let failure = Failure::fatal("budget", "stopped by a person: the wall-time budget is used up");
+        let failure =
+            Failure::fatal("budget", "stopped by a person: the wall-time budget is used up");
         let due: Vec<Activation> = self
             .checkpoint
             .cursor
@@ -780,7 +902,8 @@ impl<'e> Session<'e> {
             .collect();
         for activation in due {
             let ending = StepEnding::Failed(failure.clone());
-            let ending = plan::end_step(&self.graph, &mut self.checkpoint.cursor, &activation, ending);
+            let ending =
+                plan::end_step(&self.graph, &mut self.checkpoint.cursor, &activation, ending);
             self.pending.endings.extend(ending);
         }
     }
@@ -817,7 +940,9 @@ fn waiting_data(activation: &Activation) -> Value {
     match &activation.phase {
         Phase::Answer { blocks } => json!({ "node": activation.node, "answer": blocks }),
         Phase::Child { run } => json!({ "node": activation.node, "child": run }),
-        Phase::Signal { name, until } => json!({ "node": activation.node, "signal": name, "until": until }),
+        Phase::Signal { name, until } => {
+            json!({ "node": activation.node, "signal": name, "until": until })
+        }
         Phase::Backoff { until } => json!({ "node": activation.node, "until": until }),
         Phase::Foreach { next, done, .. } => {
             json!({ "node": activation.node, "items": { "started": next, "done": done.len() } })
@@ -838,5 +963,8 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned());
-    Failure::fatal("panic", format!("the node panicked: {}", text.chars().take(500).collect::<String>()))
+    Failure::fatal(
+        "panic",
+        format!("the node panicked: {}", text.chars().take(500).collect::<String>()),
+    )
 }

@@ -17,11 +17,9 @@ use swarm_core::port::store::{self, AnswerError, Claim, Commit, GraphText, Signa
 use swarm_core::run::{Limit, NewRun, RunRecord, RunStatus};
 use swarm_core::time::Timestamp;
 use thiserror::Error;
-use tokio::sync::Notify;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::defect::Defects;
 use crate::drive::Session;
 use crate::graph::Graph;
 use crate::library::{self, Library};
@@ -42,8 +40,8 @@ struct Parts {
     entropy: Arc<dyn Entropy>,
     library: Arc<Library>,
     live: Live,
-    /// Fires whenever a run may have become claimable.
-    woken: Notify,
+    /// Changes whenever a run may have become claimable.
+    woken: watch::Sender<u64>,
     lease_ttl: Duration,
     /// Versions whose text is known to be in the store.
     kept: Mutex<BTreeSet<GraphHash>>,
@@ -51,7 +49,9 @@ struct Parts {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("graphs", &self.parts.library.names()).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("graphs", &self.parts.library.names())
+            .finish_non_exhaustive()
     }
 }
 
@@ -119,21 +119,12 @@ pub enum Error {
         known: Vec<String>,
     },
     /// The version that a run is pinned to is not in the store.
-    #[error("run `{run}` is pinned to graph version {hash}, which the store does not hold")]
+    #[error("run `{run}` is pinned to graph version {hash}, which is not loaded")]
     MissingVersion {
         /// The run.
         run: RunId,
         /// The version.
         hash: GraphHash,
-    },
-    /// The version that a run is pinned to does not load with the node kinds of this program.
-    #[error("run `{run}` is pinned to a graph version that does not load here")]
-    Unloadable {
-        /// The run.
-        run: RunId,
-        /// Why.
-        #[source]
-        defects: Box<Defects>,
     },
     /// An id cannot be made.
     #[error(transparent)]
@@ -181,7 +172,7 @@ impl Engine {
             entropy,
             library,
             live: Live::default(),
-            woken: Notify::new(),
+            woken: watch::Sender::new(0),
             lease_ttl,
             kept: Mutex::default(),
         };
@@ -242,7 +233,7 @@ impl Engine {
             limit: options.limit.unwrap_or_else(|| library::limit_of(&graph)),
         };
         let is_new = self.parts.store.create_run(new, self.parts.clock.now()).await?;
-        self.parts.woken.notify_waiters();
+        self.wake();
         Ok(is_new)
     }
 
@@ -250,7 +241,11 @@ impl Engine {
     ///
     /// # Errors
     /// The store's failure.
-    pub async fn claim_next(&self, worker: &WorkerId, queues: &[QueueName]) -> store::Result<Option<Claim>> {
+    pub async fn claim_next(
+        &self,
+        worker: &WorkerId,
+        queues: &[QueueName],
+    ) -> store::Result<Option<Claim>> {
         let now = self.parts.clock.now();
         self.parts.store.claim_next(worker, queues, now, self.parts.lease_ttl).await
     }
@@ -279,7 +274,12 @@ impl Engine {
     /// # Errors
     /// [`AnswerRefused`] when it does not fit, or when the block is unknown, withdrawn, or was
     /// answered differently before.
-    pub async fn answer(&self, block: &BlockId, value: Value, by: Answerer) -> Result<Block, AnswerRefused> {
+    pub async fn answer(
+        &self,
+        block: &BlockId,
+        value: Value,
+        by: Answerer,
+    ) -> Result<Block, AnswerRefused> {
         let store = &self.parts.store;
         let asked = store
             .block(block)
@@ -288,7 +288,7 @@ impl Engine {
             .ok_or_else(|| AnswerError::Unknown(block.clone()))?;
         library::fits(&asked.ask.answer_schema, &value).map_err(AnswerRefused::Misfit)?;
         let answered = store.answer(block, Arc::new(value), by, self.parts.clock.now()).await?;
-        self.parts.woken.notify_waiters();
+        self.wake();
         Ok(answered)
     }
 
@@ -316,17 +316,20 @@ impl Engine {
         self.send(run, Some("cancel"), SignalKind::Cancel { by: by.to_owned() }).await
     }
 
-    /// Waits until a run may have become claimable in this process, at most `at_most`.
-    pub async fn woken(&self, at_most: Duration) {
-        tokio::select! {
-            () = self.parts.woken.notified() => {}
-            () = self.parts.clock.sleep(at_most) => {}
-        }
+    /// Changes whenever a run may have become claimable by something in this process. What
+    /// happens between two looks is not missed.
+    #[must_use]
+    pub fn woken(&self) -> watch::Receiver<u64> {
+        self.parts.woken.subscribe()
+    }
+
+    fn wake(&self) {
+        self.parts.woken.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     async fn send(&self, run: &RunId, key: Option<&str>, kind: SignalKind) -> store::Result<bool> {
         let sent = self.parts.store.signal(run, key, kind, self.parts.clock.now()).await?;
-        self.parts.woken.notify_waiters();
+        self.wake();
         Ok(sent)
     }
 
@@ -336,16 +339,7 @@ impl Engine {
         if let Some(graph) = self.library().by_hash(hash) {
             return Ok(graph);
         }
-        let id = || run.start.id.clone();
-        let text = self
-            .parts
-            .store
-            .graph(hash)
-            .await?
-            .ok_or_else(|| Error::MissingVersion { run: id(), hash: hash.clone() })?;
-        let graph = crate::check::load_text(&text.text, self.library().registry())
-            .map_err(|defects| Error::Unloadable { run: id(), defects: Box::new(defects) })?;
-        Ok(self.library().add_version(graph))
+        Err(Error::MissingVersion { run: run.start.id.clone(), hash: hash.clone() })
     }
 
     /// Makes sure that the store holds this version's text.
@@ -368,7 +362,7 @@ impl Engine {
         let committed = self.parts.store.commit(commit).await?;
         self.parts.live.stored(committed.events);
         if !committed.woken.is_empty() {
-            self.parts.woken.notify_waiters();
+            self.wake();
         }
         Ok(())
     }

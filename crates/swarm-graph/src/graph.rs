@@ -15,7 +15,7 @@ use swarm_core::id::{ChannelName, GraphHash, GraphName, NodeName, QueueName};
 use swarm_core::reducer::Reducer;
 
 use crate::expr::{Expr, Template};
-use crate::registry::ErasedNode;
+use crate::registry::{ErasedNode, ReduceFn};
 
 /// A checked graph. Cheap to share behind an `Arc`.
 #[derive(Clone, Debug)]
@@ -134,10 +134,12 @@ pub struct GraphOutput {
 }
 
 /// One field of the state.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Channel {
     /// How it takes an update.
     pub reducer: Reducer,
+    /// The function of a custom reducer.
+    pub custom: Option<ReduceFn>,
     /// Its value when a run begins.
     pub default: Arc<Value>,
     /// The JSON schema of its value; it may refer to its own `$defs`.
@@ -287,9 +289,9 @@ pub enum OnError {
     /// The node fails, and items not yet begun are left out.
     #[default]
     Fail,
-    /// The others go on, then the node fails with all failures.
+    /// The others go on, and so does the node: its `set` sees the failed item's `error`.
     Collect,
-    /// The others go on, and nothing is made of it.
+    /// The others go on, and so does the node, as if the item had not been there.
     Ignore,
 }
 

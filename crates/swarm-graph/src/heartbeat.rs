@@ -61,7 +61,9 @@ async fn beat(engine: Engine, run: RunRecord, stop: CancellationToken, lost: Arc
                 stop.cancel();
                 return;
             }
-            Err(error) => tracing::warn!(run_id = %run.start.id, %error, "Lease not renewed; trying again."),
+            Err(error) => {
+                tracing::warn!(run_id = %run.start.id, %error, "Lease not renewed; trying again.")
+            }
         }
         // What cannot be read now is read with the next beat.
         let signals = store.signals(&run.start.id).await.unwrap_or_default();

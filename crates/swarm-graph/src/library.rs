@@ -91,12 +91,14 @@ pub(crate) fn limit_of(graph: &Graph) -> Limit {
 
 /// Whether a run of the graph may be started with this input; `Err` says what does not fit.
 pub(crate) fn check_input(graph: &Graph, input: &Value) -> Result<(), String> {
-    fits(graph.input_schema(), input).map_err(|why| format!("the input of graph `{}`: {why}", graph.name()))
+    fits(graph.input_schema(), input)
+        .map_err(|why| format!("the input of graph `{}`: {why}", graph.name()))
 }
 
 /// Whether a value satisfies a schema; `Err` lists what does not fit, each with its place.
 pub(crate) fn fits(schema: &Value, value: &Value) -> Result<(), String> {
-    let validator = jsonschema::validator_for(schema).map_err(|error| format!("unusable schema: {error}"))?;
+    let validator =
+        jsonschema::validator_for(schema).map_err(|error| format!("unusable schema: {error}"))?;
     let misfits: Vec<String> = validator
         .iter_errors(value)
         .take(8)

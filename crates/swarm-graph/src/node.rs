@@ -265,7 +265,9 @@ impl NodeContext {
                     return self.decode(key, &result);
                 }
                 Begun::OverLimit { run, .. } if !self.scope.asks_when_over_budget => {
-                    return Err(Failure::fatal("budget", format!("run `{run}` is over its limit")).into());
+                    return Err(
+                        Failure::fatal("budget", format!("run `{run}` is over its limit")).into()
+                    );
                 }
                 Begun::OverLimit { run, limit, used } => {
                     self.ask_for_budget(

@@ -19,7 +19,6 @@ use crate::graph::{Graph, GraphNode};
 /// What expressions know of a run besides its state.
 #[derive(Clone, Debug)]
 pub(crate) struct RunFacts {
-    pub(crate) id: RunId,
     pub(crate) input: Arc<Value>,
     /// `{id, graph, labels}`.
     pub(crate) value: Value,
@@ -33,7 +32,7 @@ impl RunFacts {
         input: &Arc<Value>,
     ) -> Self {
         let value = json!({ "id": id, "graph": graph, "labels": labels });
-        Self { id: id.clone(), input: input.clone(), value }
+        Self { input: input.clone(), value }
     }
 }
 
@@ -85,9 +84,10 @@ pub(crate) fn next_to_start(
             && match activation.phase {
                 Phase::Due => true,
                 Phase::Backoff { until } => until <= now,
-                Phase::Answer { .. } | Phase::Child { .. } | Phase::Signal { .. } | Phase::Foreach { .. } => {
-                    false
-                }
+                Phase::Answer { .. }
+                | Phase::Child { .. }
+                | Phase::Signal { .. }
+                | Phase::Foreach { .. } => false,
             }
     }) {
         return Some(ready.clone());
@@ -113,7 +113,9 @@ pub(crate) fn next_to_start(
 /// Whether a loop has an item left that may start now.
 pub(crate) fn may_start_item(graph: &Graph, cursor: &Cursor, group: &Activation) -> bool {
     let Phase::Foreach { items, next, .. } = &group.phase else { return false };
-    let Some(foreach) = graph.nodes.get(&group.node).and_then(|node| node.foreach.as_ref()) else { return false };
+    let Some(foreach) = graph.nodes.get(&group.node).and_then(|node| node.foreach.as_ref()) else {
+        return false;
+    };
     (*next as usize) < items.as_array().map_or(0, Vec::len)
         && live_items(cursor, group).count() < foreach.max_parallel as usize
 }
@@ -158,13 +160,13 @@ pub(crate) fn scope<'a>(
     activation: &'a Activation,
     error: Option<&'a Value>,
 ) -> Scope<'a> {
-    let mut scope =
-        Scope::new().state(state).var("input", &*facts.input).var("run", &facts.value);
+    let mut scope = Scope::new().state(state).var("input", &facts.input).var("run", &facts.value);
     if let Some(error) = error {
         scope = scope.var("error", error);
     }
     if let (Some(foreach), Some(item)) = (&node.foreach, activation.item)
-        && let Some(Phase::Foreach { items, .. }) = group_of(cursor, activation).map(|group| &group.phase)
+        && let Some(Phase::Foreach { items, .. }) =
+            group_of(cursor, activation).map(|group| &group.phase)
         && let Some(value) = items.get(item as usize)
     {
         scope = scope.var(&foreach.var, value);
@@ -218,7 +220,9 @@ pub(crate) fn end_step(
         let group = cursor.active.remove(position);
         return Some(Ending { activation: group, result: Ended::Failed(failure.clone()) });
     }
-    let Phase::Foreach { items, done, .. } = &mut cursor.active[position].phase else { return None };
+    let Phase::Foreach { items, done, .. } = &mut cursor.active[position].phase else {
+        return None;
+    };
     done.insert(item, ending);
     if done.len() < items.as_array().map_or(0, Vec::len) {
         return None;
@@ -261,7 +265,8 @@ pub(crate) fn after_failure(
     let grown = retry.initial.as_secs_f64() * retry.factor.powi(exponent);
     let capped = grown.min(retry.max.as_secs_f64());
     let jittered = if retry.jitter { capped * chance } else { capped };
-    let asked = failure.retry_after_ms.map_or(0.0, |ms| std::time::Duration::from_millis(ms).as_secs_f64());
+    let asked =
+        failure.retry_after_ms.map_or(0.0, |ms| std::time::Duration::from_millis(ms).as_secs_f64());
     let delay = jittered.max(asked).clamp(0.0, 30.0 * 86_400.0);
     AfterFailure::Retry(now + std::time::Duration::from_secs_f64(delay))
 }

@@ -17,7 +17,10 @@ pub(crate) fn ask(node: &NodeName, gate: &Gate, scope: &Scope<'_>) -> Result<Ask
     for template in &gate.requested_input {
         let value = template.render(scope).map_err(|error| failed("requested_input", error))?;
         let request = serde_json::from_value(value).map_err(|error| {
-            Failure::fatal("expression", format!("`{node}.gate.requested_input` is no request: {error}"))
+            Failure::fatal(
+                "expression",
+                format!("`{node}.gate.requested_input` is no request: {error}"),
+            )
         })?;
         requested_input.push(request);
     }
@@ -42,8 +45,14 @@ fn default_request(question: &str, schema: &Value) -> Request {
     let choices: Vec<String> = schema
         .pointer("/properties/choice/enum")
         .and_then(Value::as_array)
-        .map(|choices| choices.iter().filter_map(|choice| choice.as_str().map(str::to_owned)).collect())
+        .map(|choices| {
+            choices.iter().filter_map(|choice| choice.as_str().map(str::to_owned)).collect()
+        })
         .unwrap_or_default();
     let question = question.to_owned();
-    if choices.is_empty() { Request::Text { question } } else { Request::Decision { question, choices } }
+    if choices.is_empty() {
+        Request::Text { question }
+    } else {
+        Request::Decision { question, choices }
+    }
 }

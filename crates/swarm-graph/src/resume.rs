@@ -48,18 +48,31 @@ pub(crate) fn take(
                 true
             }
             // After a crash a step may still be on its way to the wait that this is for.
-            SignalKind::Answered { ref block, .. } if is_coming(cursor, run, block.as_str()) => false,
-            SignalKind::ChildEnded { run: ref child, .. } if is_coming(cursor, run, child.as_str()) => false,
+            SignalKind::Answered { ref block, .. } if is_coming(cursor, run, block.as_str()) => {
+                false
+            }
+            SignalKind::ChildEnded { run: ref child, .. }
+                if is_coming(cursor, run, child.as_str()) =>
+            {
+                false
+            }
             SignalKind::Answered { block, value } => {
                 answered(graph, cursor, &block, value, &mut taken);
                 true
             }
             SignalKind::ChildEnded { run, status, output, failure } => {
-                let waiting = find(cursor, |phase| matches!(phase, Phase::Child { run: child } if *child == run));
+                let waiting = find(
+                    cursor,
+                    |phase| matches!(phase, Phase::Child { run: child } if *child == run),
+                );
                 if let Some(activation) = waiting {
-                    let ending = child_ending(&run.to_string(), status, output, failure);
+                    let ending = child_ending(run.as_str(), status, output, failure);
                     let data = json!({ "run": run, "status": status });
-                    taken.events.push(NewEvent::step(EventKind::CHILD_ENDED, &activation.step, data));
+                    taken.events.push(NewEvent::step(
+                        EventKind::CHILD_ENDED,
+                        &activation.step,
+                        data,
+                    ));
                     taken.endings.extend(plan::end_step(graph, cursor, &activation, ending));
                 }
                 true
@@ -77,7 +90,11 @@ pub(crate) fn take(
                 let is_taken = waiting.is_some();
                 if let Some(activation) = waiting {
                     let value = json!({ "name": name, "payload": &*payload });
-                    taken.events.push(NewEvent::step(EventKind::SIGNAL_TAKEN, &activation.step, value.clone()));
+                    taken.events.push(NewEvent::step(
+                        EventKind::SIGNAL_TAKEN,
+                        &activation.step,
+                        value.clone(),
+                    ));
                     let ending = StepEnding::Output(Arc::new(value));
                     taken.endings.extend(plan::end_step(graph, cursor, &activation, ending));
                 }
@@ -106,7 +123,13 @@ fn is_coming(cursor: &Cursor, run: &RunId, name: &str) -> bool {
     })
 }
 
-fn answered(graph: &Graph, cursor: &mut Cursor, block: &BlockId, value: Arc<Value>, taken: &mut Taken) {
+fn answered(
+    graph: &Graph,
+    cursor: &mut Cursor,
+    block: &BlockId,
+    value: Arc<Value>,
+    taken: &mut Taken,
+) {
     if cursor.wall.block.as_ref() == Some(block) {
         cursor.wall.block = None;
         taken.wall_answer = Some(value);
@@ -165,16 +188,18 @@ fn child_ending(
             message: format!("child run `{run}`: {}", failure.message),
             ..failure
         }),
-        (status, None) => {
-            StepEnding::Failed(Failure::fatal(status.as_str(), format!("child run `{run}` was {}", status.as_str())))
-        }
+        (status, None) => StepEnding::Failed(Failure::fatal(
+            status.as_str(),
+            format!("child run `{run}` was {}", status.as_str()),
+        )),
     }
 }
 
 fn timers(graph: &Graph, cursor: &mut Cursor, now: Timestamp, taken: &mut Taken) {
-    while let Some(activation) =
-        find(cursor, |phase| matches!(phase, Phase::Signal { until: Some(until), .. } if *until <= now))
-    {
+    while let Some(activation) = find(
+        cursor,
+        |phase| matches!(phase, Phase::Signal { until: Some(until), .. } if *until <= now),
+    ) {
         taken.events.push(NewEvent::step(EventKind::TIMER_FIRED, &activation.step, Value::Null));
         let ending = StepEnding::Output(Arc::new(Value::Null));
         taken.endings.extend(plan::end_step(graph, cursor, &activation, ending));

@@ -78,7 +78,8 @@ fn apply_all(
     let mut routes = Vec::with_capacity(endings.len());
     for ((updates, way), ending) in decided.into_iter().zip(endings) {
         for (channel, update) in updates {
-            let change = reduce(graph, &mut checkpoint.state, &channel, update, &ending.activation.node)?;
+            let change =
+                reduce(graph, &mut checkpoint.state, &channel, update, &ending.activation.node)?;
             add_delta(&mut settled.deltas, &checkpoint.state, channel, change);
         }
         routes.push(way);
@@ -91,7 +92,11 @@ fn apply_all(
                 let catch = &node.catch[index];
                 count(checkpoint, format!("{}.catch[{index}]", node.name), catch.max);
                 let data = json!({ "error": &failure, "to": targets_text(&catch.to) });
-                settled.events.push(NewEvent::step(EventKind::NODE_CAUGHT, &ending.activation.step, data));
+                settled.events.push(NewEvent::step(
+                    EventKind::NODE_CAUGHT,
+                    &ending.activation.step,
+                    data,
+                ));
                 (catch.to.clone(), Some(failure))
             }
         };
@@ -120,7 +125,14 @@ fn decide(
         Ended::Output(output) => {
             let before = ending.activation.error.as_ref().map(|_| error);
             let scope = with_result(
-                plan::scope(facts, &checkpoint.state, &checkpoint.cursor, node, &ending.activation, before),
+                plan::scope(
+                    facts,
+                    &checkpoint.state,
+                    &checkpoint.cursor,
+                    node,
+                    &ending.activation,
+                    before,
+                ),
                 node,
                 output,
             );
@@ -130,8 +142,14 @@ fn decide(
             Ok((item_updates(graph, facts, checkpoint, node, items, endings)?, Way::Exits))
         }
         Ended::Failed(failure) => {
-            let scope =
-                plan::scope(facts, &checkpoint.state, &checkpoint.cursor, node, &ending.activation, Some(error));
+            let scope = plan::scope(
+                facts,
+                &checkpoint.state,
+                &checkpoint.cursor,
+                node,
+                &ending.activation,
+                Some(error),
+            );
             let Some(index) = first_catch(&node.catch, checkpoint, node, &scope)? else {
                 return Err(failure.clone());
             };
@@ -159,7 +177,8 @@ fn updates_of(
     if let Some(set) = &node.set {
         return render_set(set, node, scope);
     }
-    let (Work::Uses { .. } | Work::Run { detach: false, .. }, Some(Value::Object(fields))) = (&node.work, output)
+    let (Work::Uses { .. } | Work::Run { detach: false, .. }, Some(Value::Object(fields))) =
+        (&node.work, output)
     else {
         return Ok(Vec::new());
     };
@@ -192,7 +211,7 @@ fn item_updates(
         let item = items.get(*index as usize).unwrap_or(&Value::Null);
         let scope = Scope::new()
             .state(&checkpoint.state)
-            .var("input", &*facts.input)
+            .var("input", &facts.input)
             .var("run", &facts.value)
             .var(var, item)
             .var("error", &error);
@@ -202,12 +221,16 @@ fn item_updates(
     Ok(updates)
 }
 
-fn render_set(set: &[(ChannelName, Template)], node: &GraphNode, scope: &Scope<'_>) -> Result<Vec<Update>, Failure> {
+fn render_set(
+    set: &[(ChannelName, Template)],
+    node: &GraphNode,
+    scope: &Scope<'_>,
+) -> Result<Vec<Update>, Failure> {
     set.iter()
         .map(|(channel, template)| {
-            let value = template
-                .render(scope)
-                .map_err(|error| expression_failure(&format!("{}.set.{channel}", node.name), &error))?;
+            let value = template.render(scope).map_err(|error| {
+                expression_failure(&format!("{}.set.{channel}", node.name), &error)
+            })?;
             Ok((channel.clone(), value))
         })
         .collect()
@@ -221,10 +244,14 @@ fn reduce(
     node: &NodeName,
 ) -> Result<Change, Failure> {
     let Some(Channel { reducer, custom, .. }) = graph.channels.get(channel) else {
-        return Err(Failure::fatal("reduce", format!("node `{node}` writes `{channel}`, which is no channel")));
+        return Err(Failure::fatal(
+            "reduce",
+            format!("node `{node}` writes `{channel}`, which is no channel"),
+        ));
     };
-    let misfit =
-        |why: String| Failure::fatal("reduce", format!("node `{node}` cannot update channel `{channel}`: {why}"));
+    let misfit = |why: String| {
+        Failure::fatal("reduce", format!("node `{node}` cannot update channel `{channel}`: {why}"))
+    };
     let values = Arc::make_mut(&mut state.0);
     let value = values.entry(channel.clone()).or_default();
     Ok(match (reducer, custom) {
@@ -235,12 +262,16 @@ fn reduce(
         }
         (Reducer::Append, _) => {
             let items = Arc::new(update.clone());
-            reducer.apply(Arc::make_mut(value), update).map_err(|error| misfit(error.to_string()))?;
+            reducer
+                .apply(Arc::make_mut(value), update)
+                .map_err(|error| misfit(error.to_string()))?;
             Change::Append(items)
         }
         (Reducer::Merge, _) => {
             let entries = Arc::new(update.clone());
-            reducer.apply(Arc::make_mut(value), update).map_err(|error| misfit(error.to_string()))?;
+            reducer
+                .apply(Arc::make_mut(value), update)
+                .map_err(|error| misfit(error.to_string()))?;
             Change::Merge(entries)
         }
         (Reducer::Replace, _) => {
@@ -248,7 +279,9 @@ fn reduce(
             Change::Full(value.clone())
         }
         (Reducer::MergeByKey { .. } | Reducer::Sum | Reducer::Max | Reducer::Custom { .. }, _) => {
-            reducer.apply(Arc::make_mut(value), update).map_err(|error| misfit(error.to_string()))?;
+            reducer
+                .apply(Arc::make_mut(value), update)
+                .map_err(|error| misfit(error.to_string()))?;
             Change::Full(value.clone())
         }
     })
@@ -297,14 +330,24 @@ fn exits(
     let chosen = {
         let before = ending.activation.error.as_ref().map(|_| error);
         let scope = with_result(
-            plan::scope(facts, &checkpoint.state, &checkpoint.cursor, node, &ending.activation, before),
+            plan::scope(
+                facts,
+                &checkpoint.state,
+                &checkpoint.cursor,
+                node,
+                &ending.activation,
+                before,
+            ),
             node,
             &output,
         );
         first_route(routes, checkpoint, node, &scope)?
     };
     let Some(index) = chosen else {
-        return Err(Failure::fatal("no_route", format!("no route of node `{}` applies", node.name)));
+        return Err(Failure::fatal(
+            "no_route",
+            format!("no route of node `{}` applies", node.name),
+        ));
     };
     count(checkpoint, format!("{}.routes[{index}]", node.name), routes[index].max);
     Ok(routes[index].to.clone())
@@ -327,7 +370,13 @@ fn first_route(
     node: &GraphNode,
     scope: &Scope<'_>,
 ) -> Result<Option<usize>, Failure> {
-    first_way(routes.iter().map(|route| (route.when.as_ref(), route.max)), checkpoint, node, "routes", scope)
+    first_way(
+        routes.iter().map(|route| (route.when.as_ref(), route.max)),
+        checkpoint,
+        node,
+        "routes",
+        scope,
+    )
 }
 
 /// The first `catch` that holds and is not used up.
@@ -337,7 +386,13 @@ fn first_catch(
     node: &GraphNode,
     scope: &Scope<'_>,
 ) -> Result<Option<usize>, Failure> {
-    first_way(catches.iter().map(|catch| (catch.when.as_ref(), catch.max)), checkpoint, node, "catch", scope)
+    first_way(
+        catches.iter().map(|catch| (catch.when.as_ref(), catch.max)),
+        checkpoint,
+        node,
+        "catch",
+        scope,
+    )
 }
 
 /// A used-up way lets the next ones try, without its condition being asked.
@@ -350,9 +405,8 @@ fn first_way<'g>(
 ) -> Result<Option<usize>, Failure> {
     for (index, (when, max)) in ways.enumerate() {
         let place = || format!("{}.{list}[{index}]", node.name);
-        let is_left = max.is_none_or(|max| {
-            checkpoint.cursor.taken.get(&place()).copied().unwrap_or(0) < max
-        });
+        let is_left =
+            max.is_none_or(|max| checkpoint.cursor.taken.get(&place()).copied().unwrap_or(0) < max);
         if is_left && holds(when, scope, || format!("{}.when", place()))? {
             return Ok(Some(index));
         }
@@ -360,7 +414,11 @@ fn first_way<'g>(
     Ok(None)
 }
 
-fn holds(when: Option<&Expr>, scope: &Scope<'_>, place: impl Fn() -> String) -> Result<bool, Failure> {
+fn holds(
+    when: Option<&Expr>,
+    scope: &Scope<'_>,
+    place: impl Fn() -> String,
+) -> Result<bool, Failure> {
     when.map_or(Ok(true), |when| {
         when.is_true(scope).map_err(|error| expression_failure(&place(), &error))
     })
@@ -403,10 +461,13 @@ fn check_limits(graph: &Graph, checkpoint: &Checkpoint) -> Result<(), Failure> {
         let message = format!("the run took more than `limits.supersteps` = {}", limits.supersteps);
         return Err(Failure::fatal("limit", message));
     }
-    let over = checkpoint.cursor.visits.iter().find(|(_, visits)| **visits > limits.visits_per_node);
+    let over =
+        checkpoint.cursor.visits.iter().find(|(_, visits)| **visits > limits.visits_per_node);
     over.map_or(Ok(()), |(node, _)| {
-        let message =
-            format!("node `{node}` was visited more than `limits.visits_per_node` = {}", limits.visits_per_node);
+        let message = format!(
+            "node `{node}` was visited more than `limits.visits_per_node` = {}",
+            limits.visits_per_node
+        );
         Err(Failure::fatal("limit", message))
     })
 }
@@ -420,7 +481,8 @@ fn end(graph: &Graph, facts: &RunFacts, checkpoint: &Checkpoint) -> Next {
     let Some(template) = graph.output.as_ref().and_then(|output| output.value.as_ref()) else {
         return Next::End(Arc::new(checkpoint.state.to_value()));
     };
-    let scope = Scope::new().state(&checkpoint.state).var("input", &*facts.input).var("run", &facts.value);
+    let scope =
+        Scope::new().state(&checkpoint.state).var("input", &facts.input).var("run", &facts.value);
     match template.render(&scope) {
         Ok(output) => Next::End(Arc::new(output)),
         Err(error) => Next::Fail(expression_failure("output.value", &error)),
@@ -428,10 +490,9 @@ fn end(graph: &Graph, facts: &RunFacts, checkpoint: &Checkpoint) -> Next {
 }
 
 fn node_of<'g>(graph: &'g Graph, name: &NodeName) -> Result<&'g GraphNode, Failure> {
-    graph
-        .nodes
-        .get(name)
-        .ok_or_else(|| Failure::fatal("unknown_node", format!("graph `{}` has no node `{name}`", graph.name)))
+    graph.nodes.get(name).ok_or_else(|| {
+        Failure::fatal("unknown_node", format!("graph `{}` has no node `{name}`", graph.name))
+    })
 }
 
 pub(crate) fn expression_failure(place: &str, error: &expr::Error) -> Failure {

@@ -10,7 +10,11 @@ use crate::node::NodeContext;
 
 /// Returns when the attempt has run out of time; never, without a timeout. A sign of life
 /// (journal, event, token) starts the idle time anew.
-pub(crate) async fn expire(clock: &dyn Clock, context: &NodeContext, timeouts: Timeouts) -> Failure {
+pub(crate) async fn expire(
+    clock: &dyn Clock,
+    context: &NodeContext,
+    timeouts: Timeouts,
+) -> Failure {
     let idle = async {
         let Some(idle) = timeouts.idle else { return std::future::pending().await };
         loop {

@@ -44,7 +44,10 @@ impl Worker {
     /// it back. When this returns, the worker holds no run.
     pub async fn serve(&self, control: Control) {
         let mut at_work = JoinSet::new();
+        let mut woken = self.engine.woken();
+        let clock = self.engine.clock().clone();
         while !control.drain.is_cancelled() {
+            woken.mark_unchanged();
             let mut found_nothing = at_work.len() >= self.slots;
             while at_work.len() < self.slots && !control.drain.is_cancelled() {
                 match self.engine.claim_next(&self.id, &self.queues).await {
@@ -69,7 +72,8 @@ impl Worker {
             }
             tokio::select! {
                 Some(ended) = at_work.join_next(), if !at_work.is_empty() => log(ended),
-                () = self.engine.woken(self.poll), if at_work.len() < self.slots => {}
+                _ = woken.changed(), if at_work.len() < self.slots => {}
+                () = clock.sleep(self.poll), if at_work.len() < self.slots => {}
                 () = control.drain.cancelled() => {}
             }
         }
