@@ -5,4 +5,5 @@
 //! person and what a run may spend is decided in `swarm-core`.
 
 pub mod cli;
+pub mod config;
 pub mod handover;

@@ -1,0 +1,3 @@
+//! The host through its public interface and its command line.
+
+mod config;
