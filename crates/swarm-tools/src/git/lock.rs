@@ -1,0 +1,66 @@
+//! A lock between processes: held as long as a file is open, gone when its holders are.
+//!
+//! The lock file stays where it is; deleting it would let two processes hold "the same" lock on
+//! two files.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::{Error, Result};
+
+/// An exclusive lock; let go when dropped and when no child has the file open any more.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    file: File,
+}
+
+impl Lock {
+    /// Waits for the lock.
+    pub(crate) async fn take(path: &Path, patience: Duration) -> Result<Self> {
+        let path = path.to_owned();
+        let start = Instant::now();
+        let file = open(&path)?;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { file }),
+                Err(TryLockError::WouldBlock) if start.elapsed() < patience => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(TryLockError::WouldBlock) => return Err(timed_out(&path, patience)),
+                Err(TryLockError::Error(source)) => {
+                    return Err(Error::Io {
+                        what: format!("locking `{}`", path.display()),
+                        source,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Waits for the lock on a thread that may block.
+    pub(crate) fn take_blocking(path: &Path) -> Result<Self> {
+        let file = open(path)?;
+        file.lock().map_err(Error::io(format!("locking `{}`", path.display())))?;
+        Ok(Self { file })
+    }
+
+    /// The open file, for a child: while the child lives the lock is held, even if we are killed.
+    pub(crate) fn for_child(&self) -> Result<File> {
+        self.file.try_clone().map_err(Error::io("sharing a lock"))
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(Error::io(format!("opening the lock `{}`", path.display())))
+}
+
+fn timed_out(path: &PathBuf, after: Duration) -> Error {
+    Error::TimedOut { what: format!("waiting for the lock `{}`", path.display()), after }
+}
