@@ -46,10 +46,14 @@ pub enum BadAnswer {
     #[error("Your answer was empty. Answer with one JSON value that satisfies the schema.")]
     Empty,
     /// No JSON in it.
-    #[error("Your answer is not JSON: {0}. Answer with one JSON value that satisfies the schema, and nothing else.")]
+    #[error(
+        "Your answer is not JSON: {0}. Answer with one JSON value that satisfies the schema, and nothing else."
+    )]
     NotJson(String),
     /// JSON of another shape.
-    #[error("Your answer does not satisfy the schema:\n{0}\nAnswer again with the whole JSON value, mended.")]
+    #[error(
+        "Your answer does not satisfy the schema:\n{0}\nAnswer again with the whole JSON value, mended."
+    )]
     Misfit(Violations),
 }
 
@@ -95,7 +99,8 @@ fn candidates(text: &str) -> Vec<&str> {
     let mut candidates = vec![text];
     let mut parts = text.split("```");
     while let (Some(_), Some(block)) = (parts.next(), parts.next()) {
-        let block = block.strip_prefix("json").or_else(|| block.strip_prefix("JSON")).unwrap_or(block);
+        let block =
+            block.strip_prefix("json").or_else(|| block.strip_prefix("JSON")).unwrap_or(block);
         candidates.push(block.trim());
     }
     for (open, close) in [('{', '}'), ('[', ']')] {
@@ -134,7 +139,9 @@ pub enum BadCall {
         known: String,
     },
     /// The arguments are not a JSON object.
-    #[error("The arguments of `{name}` are not a JSON object: {problem}. Call it again with all of its arguments as one JSON object.")]
+    #[error(
+        "The arguments of `{name}` are not a JSON object: {problem}. Call it again with all of its arguments as one JSON object."
+    )]
     NotJson {
         /// The tool.
         name: String,
@@ -142,7 +149,9 @@ pub enum BadCall {
         problem: String,
     },
     /// The arguments have another shape.
-    #[error("The arguments of `{name}` do not satisfy its schema:\n{violations}\nCall it again with all of its arguments.")]
+    #[error(
+        "The arguments of `{name}` do not satisfy its schema:\n{violations}\nCall it again with all of its arguments."
+    )]
     Misfit {
         /// The tool.
         name: String,
@@ -283,9 +292,15 @@ mod tests {
     #[test]
     fn a_bad_answer_is_told_in_words_that_say_what_is_wrong_and_where() {
         let told = |text: &str| verdict().read(text).unwrap_err().to_string();
-        insta::assert_snapshot!(told(" \n"), @"");
-        insta::assert_snapshot!(told("It looks fine."), @"");
-        insta::assert_snapshot!(told(r#"{"ok": "yes", "notes": ["a", 1], "mood": 3}"#), @"");
+        insta::assert_snapshot!(told(" \n"), @"Your answer was empty. Answer with one JSON value that satisfies the schema.");
+        insta::assert_snapshot!(told("It looks fine."), @"Your answer is not JSON: expected value at line 1 column 1. Answer with one JSON value that satisfies the schema, and nothing else.");
+        insta::assert_snapshot!(told(r#"{"ok": "yes", "notes": ["a", 1], "mood": 3}"#), @r#"
+        Your answer does not satisfy the schema:
+        - /ok: "yes" is not of type "boolean"
+        - /notes/1: 1 is not of type "string"
+        - the whole: Additional properties are not allowed ('mood' was unexpected)
+        Answer again with the whole JSON value, mended.
+        "#);
     }
 
     #[test]
@@ -314,12 +329,16 @@ mod tests {
 
     #[test]
     fn a_bad_call_is_told_with_the_nearest_name_or_the_misfit() {
-        insta::assert_snapshot!(told("readfile", json!({})), @"");
-        insta::assert_snapshot!(told("deploy", json!({})), @"");
-        insta::assert_snapshot!(told("read_file", json!("{\"path\": ")), @"");
-        insta::assert_snapshot!(told("read_file", json!(3)), @"");
-        insta::assert_snapshot!(told("read_file", json!({"file": "a"})), @"");
-        insta::assert_snapshot!(told("read_file", json!({"path": "a"})), @"");
+        insta::assert_snapshot!(told("readfile", json!({})), @"There is no tool named `readfile`; perhaps you mean `read_file`. Known tools: `read_file`, `write_file`.");
+        insta::assert_snapshot!(told("deploy", json!({})), @"There is no tool named `deploy`. Known tools: `read_file`, `write_file`.");
+        insta::assert_snapshot!(told("read_file", json!("{\"path\": ")), @"The arguments of `read_file` are not a JSON object: EOF while parsing a value at line 1 column 9. Call it again with all of its arguments as one JSON object.");
+        insta::assert_snapshot!(told("read_file", json!(3)), @"The arguments of `read_file` are not a JSON object: they are 3. Call it again with all of its arguments as one JSON object.");
+        insta::assert_snapshot!(told("read_file", json!({"file": "a"})), @r#"
+        The arguments of `read_file` do not satisfy its schema:
+        - the whole: "path" is a required property
+        Call it again with all of its arguments.
+        "#);
+        insta::assert_snapshot!(told("read_file", json!({"path": "a"})), @"good");
     }
 
     #[test]

@@ -72,14 +72,17 @@ impl FromStr for ModelName {
             "anthropic" => Provider::Anthropic,
             _ => return Err(invalid()),
         };
-        let is_name = !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control());
+        let is_name =
+            !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control());
         if is_name { Ok(Self { provider, name: name.to_owned() }) } else { Err(invalid()) }
     }
 }
 
 /// A text that does not name a model.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("`{text}` is not a model: write PROVIDER:NAME, such as `anthropic:NAME` or `openai:NAME`; known providers: anthropic, openai")]
+#[error(
+    "`{text}` is not a model: write PROVIDER:NAME, such as `anthropic:NAME` or `openai:NAME`; known providers: anthropic, openai"
+)]
 pub struct InvalidModelName {
     /// The text as found, cut to 80 characters.
     pub text: String,
@@ -230,7 +233,11 @@ pub enum Structure {
 mod duration_text {
     use std::time::Duration;
 
-    use serde::{Deserialize, Deserializer, de::Error};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&humantime::format_duration(*duration))
+    }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(from)?;

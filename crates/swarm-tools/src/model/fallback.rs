@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use swarm_core::port::model::{
-    ChatModel, ChatRequest, ChatTurn, Error, ErrorClass, TurnListener,
-};
+use swarm_core::port::model::{ChatModel, ChatRequest, ChatTurn, Error, ErrorClass, TurnListener};
 use swarm_core::spend::Spend;
 
 /// A model and its fallbacks.

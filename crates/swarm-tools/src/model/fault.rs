@@ -31,7 +31,7 @@ impl Blame<'_> {
     }
 
     /// An error of genai's, which wraps the provider's and the transport's.
-    pub(super) fn from_genai(&self, error: &genai::Error) -> Error {
+    pub(super) fn of_genai(&self, error: &genai::Error) -> Error {
         match error {
             genai::Error::HttpError { status, body, headers, .. } => {
                 let (class, words) = refusal(status.as_u16(), body);
@@ -43,10 +43,11 @@ impl Blame<'_> {
                 let class = said.class().unwrap_or(ErrorClass::Server);
                 self.error(class, format!("failed in mid-stream: {}", self.quote(&said.words())))
             }
-            genai::Error::WebStream { error, .. } => self.from_transport(error.as_ref()),
-            genai::Error::StreamParse { serde_error, .. } => {
-                self.error(ErrorClass::Garbled, format!("a piece of the stream is not JSON: {serde_error}"))
-            }
+            genai::Error::WebStream { error, .. } => self.of_transport(error.as_ref()),
+            genai::Error::StreamParse { serde_error, .. } => self.error(
+                ErrorClass::Garbled,
+                format!("a piece of the stream is not JSON: {serde_error}"),
+            ),
             genai::Error::JsonValueExt(error) => self.error(
                 ErrorClass::Garbled,
                 format!("a piece of the stream lacks a part: {}", self.quote(&error.to_string())),
@@ -58,9 +59,9 @@ impl Blame<'_> {
         }
     }
 
-    fn from_transport(&self, error: &(dyn StdError + Send + Sync + 'static)) -> Error {
+    fn of_transport(&self, error: &(dyn StdError + Send + Sync + 'static)) -> Error {
         if let Some(error) = error.downcast_ref::<genai::Error>() {
-            return self.from_genai(error);
+            return self.of_genai(error);
         }
         if let Some(timeout) = error.downcast_ref::<StreamTimeout>() {
             return self.error(ErrorClass::Timeout, timeout.to_string());
@@ -103,15 +104,8 @@ impl Blame<'_> {
 
 /// The cause at the bottom: the transport's upper layers name the URL, which may hold a secret.
 fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn StdError = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    if std::ptr::eq(std::ptr::from_ref(cause).cast::<u8>(), std::ptr::from_ref(error).cast::<u8>()) {
-        "no cause given".to_owned()
-    } else {
-        cause.to_string()
-    }
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.last().map_or_else(|| "no cause given".to_owned(), ToString::to_string)
 }
 
 /// Classes a refusal, with the words of its body.
@@ -194,7 +188,9 @@ impl<'a> Said<'a> {
 fn class_of_word(word: &str) -> Option<ErrorClass> {
     Some(match word {
         "authentication_error" | "permission_error" | "invalid_api_key" => ErrorClass::Auth,
-        "insufficient_quota" | "billing_error" | "billing_hard_limit_reached"
+        "insufficient_quota"
+        | "billing_error"
+        | "billing_hard_limit_reached"
         | "billing_not_active" => ErrorClass::Quota,
         "rate_limit_error" | "rate_limit_exceeded" | "tokens" | "requests" => ErrorClass::RateLimit,
         "overloaded_error" | "api_error" | "server_error" | "internal_server_error" => {
@@ -214,7 +210,13 @@ fn class_of_sentence(message: &str) -> Option<ErrorClass> {
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
     if says(&["credit balance is too low", "exceeded your current quota", "insufficient credits"]) {
         Some(ErrorClass::Quota)
-    } else if says(&["prompt is too long", "maximum context length", "context window", "exceeds the context", "context size"]) {
+    } else if says(&[
+        "prompt is too long",
+        "maximum context length",
+        "context window",
+        "exceeds the context",
+        "context size",
+    ]) {
         Some(ErrorClass::ContextLength)
     } else {
         None
@@ -229,10 +231,12 @@ mod tests {
     fn each_status_has_its_class_and_the_body_may_be_more_precise() {
         use ErrorClass as Class;
         let openai = |kind: &str, code: &str, message: &str| {
-            serde_json::json!({"error": {"type": kind, "code": code, "message": message}}).to_string()
+            serde_json::json!({"error": {"type": kind, "code": code, "message": message}})
+                .to_string()
         };
         let anthropic = |kind: &str, message: &str| {
-            serde_json::json!({"type": "error", "error": {"type": kind, "message": message}}).to_string()
+            serde_json::json!({"type": "error", "error": {"type": kind, "message": message}})
+                .to_string()
         };
         let cases = [
             (401, openai("invalid_request_error", "invalid_api_key", "no"), Class::Auth),
@@ -242,11 +246,27 @@ mod tests {
             (429, openai("tokens", "rate_limit_exceeded", "slow down"), Class::RateLimit),
             (429, anthropic("rate_limit_error", "slow down"), Class::RateLimit),
             (429, "<html>busy</html>".into(), Class::RateLimit),
-            (400, anthropic("invalid_request_error", "Your credit balance is too low"), Class::Quota),
-            (400, anthropic("invalid_request_error", "prompt is too long: 2 > 1"), Class::ContextLength),
-            (400, openai("invalid_request_error", "context_length_exceeded", "x"), Class::ContextLength),
+            (
+                400,
+                anthropic("invalid_request_error", "Your credit balance is too low"),
+                Class::Quota,
+            ),
+            (
+                400,
+                anthropic("invalid_request_error", "prompt is too long: 2 > 1"),
+                Class::ContextLength,
+            ),
+            (
+                400,
+                openai("invalid_request_error", "context_length_exceeded", "x"),
+                Class::ContextLength,
+            ),
             (400, openai("invalid_request_error", "", "unknown field"), Class::Invalid),
-            (404, openai("invalid_request_error", "model_not_found", "no such model"), Class::Invalid),
+            (
+                404,
+                openai("invalid_request_error", "model_not_found", "no such model"),
+                Class::Invalid,
+            ),
             (413, anthropic("request_too_large", "x"), Class::ContextLength),
             (422, r#"{"detail": "bad"}"#.into(), Class::Invalid),
             (408, String::new(), Class::Timeout),

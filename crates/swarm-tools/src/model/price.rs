@@ -42,7 +42,8 @@ impl Price {
 mod tests {
     use super::*;
 
-    const PRICE: Price = Price { input: 3.0, cached: Some(0.3), cache_write: Some(3.75), output: 15.0 };
+    const PRICE: Price =
+        Price { input: 3.0, cached: Some(0.3), cache_write: Some(3.75), output: 15.0 };
 
     #[test]
     fn each_sort_of_token_has_its_own_price() {

@@ -150,7 +150,10 @@ impl RecordedTurn {
         let yaml = serde_yaml::to_string(self).ok().map(|text| document(&text));
         // JSON is YAML, ugly but exact: for texts that block scalars cannot hold.
         let json = serde_json::to_string(self).ok().map(|text| document(&text));
-        yaml.into_iter().chain(json).find(|text| self.is_read_from(text)).ok_or_else(|| Unwritable(self.key()))
+        yaml.into_iter()
+            .chain(json)
+            .find(|text| self.is_read_from(text))
+            .ok_or_else(|| Unwritable(self.key()))
     }
 
     fn is_read_from(&self, document: &str) -> bool {
@@ -195,7 +198,9 @@ fn canonical(value: &Value) -> Value {
         Value::Object(fields) => {
             let mut sorted: Vec<_> = fields.iter().collect();
             sorted.sort_by_key(|(name, _)| *name);
-            Value::Object(sorted.into_iter().map(|(name, value)| (name.clone(), canonical(value))).collect())
+            Value::Object(
+                sorted.into_iter().map(|(name, value)| (name.clone(), canonical(value))).collect(),
+            )
         }
         Value::Array(items) => Value::Array(items.iter().map(canonical).collect()),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),

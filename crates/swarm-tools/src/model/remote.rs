@@ -25,8 +25,8 @@ use url::Url;
 
 use super::config::{ModelConfig, Provider, Structure};
 use super::fault::Blame;
-use super::wire::{self, NoTurn};
 use super::retry;
+use super::wire::{self, NoTurn};
 
 /// The version of the messages API that we speak.
 const ANTHROPIC_VERSION: &str = "2023-06-01";
@@ -87,12 +87,20 @@ impl RemoteModel {
 
     /// The schema's way to the model, given what the provider has refused so far.
     fn structure(&self) -> Structure {
-        if self.instructs.load(Ordering::Relaxed) { Structure::Instruct } else { self.config.structure }
+        if self.instructs.load(Ordering::Relaxed) {
+            Structure::Instruct
+        } else {
+            self.config.structure
+        }
     }
 
     /// One attempt, and a second one with an instruction when a native schema was refused: a
     /// provider that knows no schemas, or not this one, says the same "invalid" as for all else.
-    async fn attempt(&self, request: &ChatRequest, listener: &dyn TurnListener) -> Result<ChatTurn, Error> {
+    async fn attempt(
+        &self,
+        request: &ChatRequest,
+        listener: &dyn TurnListener,
+    ) -> Result<ChatTurn, Error> {
         let structure = self.structure();
         let error = match self.stream(request, structure, listener).await {
             Ok(turn) => return Ok(turn),
@@ -121,10 +129,13 @@ impl RemoteModel {
         listener: &dyn TurnListener,
     ) -> Result<ChatTurn, Error> {
         let total = self.config.timeouts.total;
-        tokio::time::timeout(total, self.read(request, structure, listener)).await.unwrap_or_else(|_| {
-            let message = format!("no whole answer within {}", humantime::format_duration(total));
-            Err(self.blame().error(ErrorClass::Timeout, message))
-        })
+        tokio::time::timeout(total, self.read(request, structure, listener)).await.unwrap_or_else(
+            |_| {
+                let message =
+                    format!("no whole answer within {}", humantime::format_duration(total));
+                Err(self.blame().error(ErrorClass::Timeout, message))
+            },
+        )
     }
 
     async fn read(
@@ -134,7 +145,7 @@ impl RemoteModel {
         listener: &dyn TurnListener,
     ) -> Result<ChatTurn, Error> {
         let (outgoing, options) = wire::outgoing(&self.config, request, structure);
-        let blamed = |error: genai::Error| self.blame().from_genai(&error);
+        let blamed = |error: genai::Error| self.blame().of_genai(&error);
         let response = self
             .client
             .exec_chat_stream(self.target(), outgoing, Some(&options))
@@ -152,11 +163,10 @@ impl RemoteModel {
                 }
                 ChatStreamEvent::ReasoningChunk(piece)
                 | ChatStreamEvent::ThoughtSignatureChunk(piece) => spoken += piece.content.len(),
-                // Each of these holds all the arguments so far, and at least one byte more.
+                // Holds all the arguments so far.
                 ChatStreamEvent::ToolCallChunk(chunk) => {
-                    called += 1;
                     let so_far = chunk.tool_call.fn_arguments.as_str().map_or(0, str::len);
-                    called = called.max(so_far);
+                    called = so_far.max(called + 1);
                 }
                 ChatStreamEvent::End(end) => {
                     let price = self.config.price.as_ref();
@@ -165,14 +175,18 @@ impl RemoteModel {
                 }
             }
             if spoken.max(called) > bytes_max {
-                let message = format!("the answer is longer than {bytes_max} bytes, more than its token limit allows");
+                let message = format!(
+                    "the answer is longer than {bytes_max} bytes, more than its token limit allows"
+                );
                 return Err(self.blame().error(ErrorClass::Invalid, message));
             }
         }
         Err(if spoken + called > 0 {
-            self.blame().error(ErrorClass::Connection, "the stream ended in the middle of the answer")
+            self.blame()
+                .error(ErrorClass::Connection, "the stream ended in the middle of the answer")
         } else {
-            self.blame().error(ErrorClass::Garbled, "the response holds no answer in the wire format")
+            self.blame()
+                .error(ErrorClass::Garbled, "the response holds no answer in the wire format")
         })
     }
 
@@ -221,14 +235,19 @@ impl RemoteModel {
 #[async_trait]
 impl ChatModel for RemoteModel {
     fn estimate(&self, request: &ChatRequest) -> Spend {
-        let output = self.config.tokens_max.map_or(request.tokens_max, |most| request.tokens_max.min(most));
+        let output =
+            self.config.tokens_max.map_or(request.tokens_max, |most| request.tokens_max.min(most));
         let usage = Usage { input: wire::size(request), cached: 0, output: u64::from(output) };
         let price = self.config.price.as_ref();
         let usd = price.map(|price| price.of(usage, usage.input)).unwrap_or_default();
         Spend { usd, tokens: usage.input + usage.output }
     }
 
-    async fn chat(&self, request: &ChatRequest, listener: &dyn TurnListener) -> Result<ChatTurn, Error> {
+    async fn chat(
+        &self,
+        request: &ChatRequest,
+        listener: &dyn TurnListener,
+    ) -> Result<ChatTurn, Error> {
         let mut attempt = 1;
         loop {
             let error = match self.attempt(request, listener).await {
@@ -288,8 +307,16 @@ mod tests {
     fn a_base_url_keeps_its_path_and_query_with_or_without_a_final_slash() {
         for (provider, base, whole) in [
             ("openai", "http://localhost:11434/v1", "http://localhost:11434/v1/chat/completions"),
-            ("openai", "https://openrouter.ai/api/v1/", "https://openrouter.ai/api/v1/chat/completions"),
-            ("openai", "https://a.example/openai?api-version=1", "https://a.example/openai/chat/completions?api-version=1"),
+            (
+                "openai",
+                "https://openrouter.ai/api/v1/",
+                "https://openrouter.ai/api/v1/chat/completions",
+            ),
+            (
+                "openai",
+                "https://a.example/openai?api-version=1",
+                "https://a.example/openai/chat/completions?api-version=1",
+            ),
             ("anthropic", "https://api.anthropic.com/v1", "https://api.anthropic.com/v1/messages"),
             ("openai", "http://localhost:1", "http://localhost:1/chat/completions"),
         ] {

@@ -4,9 +4,7 @@
 use std::path::Path;
 
 use async_trait::async_trait;
-use swarm_core::port::model::{
-    ChatModel, ChatRequest, ChatTurn, Error, ErrorClass, TurnListener,
-};
+use swarm_core::port::model::{ChatModel, ChatRequest, ChatTurn, Error, ErrorClass, TurnListener};
 use swarm_core::spend::Spend;
 
 use super::recording::{Key, RecordedTurn, Recording, Unreadable, digest};

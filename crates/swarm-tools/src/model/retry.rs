@@ -70,11 +70,8 @@ mod tests {
         }
     }
 
-    const RETRIES: Retries = Retries {
-        attempts_max: 5,
-        initial: Duration::from_secs(1),
-        max: Duration::from_secs(6),
-    };
+    const RETRIES: Retries =
+        Retries { attempts_max: 5, initial: Duration::from_secs(1), max: Duration::from_secs(6) };
 
     fn error(class: ErrorClass, retry_after: Option<u64>) -> Error {
         let retry_after = retry_after.map(Duration::from_secs);

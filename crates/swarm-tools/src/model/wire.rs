@@ -139,7 +139,10 @@ fn said(
                 parts.push(ContentPart::ReasoningContent(text.clone()));
             }
             Thought::Sealed { block } => {
-                parts.push(ContentPart::Custom(CustomPart { model_iden: None, data: block.clone() }));
+                parts.push(ContentPart::Custom(CustomPart {
+                    model_iden: None,
+                    data: block.clone(),
+                }));
             }
         }
     }
@@ -189,9 +192,25 @@ fn instruction(schema: &Value) -> String {
 /// the answer is checked against the whole schema when it comes.
 fn loosened(schema: &Value) -> Value {
     const REFUSED: [&str; 19] = [
-        "$schema", "$id", "title", "default", "examples", "format", "pattern", "minLength",
-        "maxLength", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf",
-        "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties",
+        "$schema",
+        "$id",
+        "title",
+        "default",
+        "examples",
+        "format",
+        "pattern",
+        "minLength",
+        "maxLength",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "minItems",
+        "maxItems",
+        "uniqueItems",
+        "minProperties",
+        "maxProperties",
     ];
     let Value::Object(keywords) = schema else { return schema.clone() };
     let mut loose = Map::new();
@@ -272,8 +291,7 @@ pub(super) fn turn(
         None => (guessed(request, &text, &tool_calls), 0),
     };
     let usd = price.map(|price| price.of(usage, cache_written)).unwrap_or_default();
-    let thoughts =
-        (!pieces.is_empty()).then(|| Thoughts { model: model.clone(), pieces });
+    let thoughts = (!pieces.is_empty()).then(|| Thoughts { model: model.clone(), pieces });
     Ok(ChatTurn { text, tool_calls, thoughts, stop, usage, usd, model })
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -233,12 +233,16 @@ fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed()
 }
 
-/// One chunk for each frame; the connection breaks after `frames_max` of them.
+/// One chunk for each frame; the connection breaks after `frames_max` of them, once they are out.
 fn chunked(frames: Vec<Bytes>, frames_max: Option<usize>) -> Body {
     let sent: Vec<Bytes> = frames.into_iter().take(frames_max.unwrap_or(usize::MAX)).collect();
-    let cut = frames_max.map(|_| Err(std::io::Error::other("the script cuts the connection")));
-    let parts = sent.into_iter().map(|bytes| Ok(Frame::data(bytes))).chain(cut);
-    BodyExt::boxed(StreamBody::new(stream::iter(parts)))
+    let frames = stream::iter(sent.into_iter().map(|bytes| Ok(Frame::data(bytes))));
+    let cut = frames_max.map(|_| async {
+        // While this waits, what was sent before leaves the buffer.
+        tokio::task::yield_now().await;
+        Err(std::io::Error::other("the script cuts the connection"))
+    });
+    BodyExt::boxed(StreamBody::new(frames.chain(stream::iter(cut).then(|cut| cut))))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
