@@ -21,7 +21,7 @@ them the program works on queued runs until SIGTERM.
 
 With --json each event is one line of JSON, and the last line is
   {\"run\", \"outcome\", \"pr\", \"branch\", \"merge_sha\", \"cost\", \"reasons\"}
-where outcome is merged, done, waiting, failed or cancelled; cost is {\"usd\", \"tokens\"}; pr, branch
+where outcome is merged, done, waiting, running, stopped, failed or cancelled; cost is {\"usd\", \"tokens\"}; pr, branch
 and merge_sha are null until there is one; reasons says why it waits or failed.
 
 Environment (over swarm.yaml; flags are over both):

@@ -1,0 +1,168 @@
+//! One event in words: what a line says about it.
+//!
+//! Every kind that is worth a line has an arm; a kind that a custom node made up is shown as it
+//! is. `None` is for facts that only programs want, which `--json` and `runs events` show.
+
+use serde_json::Value;
+use swarm_core::event::Event;
+use swarm_core::spend::UsdMicros;
+
+use super::board::Tone;
+use super::clean::{clean, clip};
+
+const TEXT_MAX: usize = 160;
+
+/// What is said about an event, and how loud.
+pub(super) fn describe(event: &Event) -> Option<(Tone, String)> {
+    let data = &event.data;
+    let said = match event.kind.as_str() {
+        "run.created" | "run.claimed" | "run.waiting" | "node.started" | "child.started"
+        | "child.ended" | "signal.taken" | "timer.fired" | "tool.called" => return None,
+        "node.finished" => (Tone::Quiet, format!("done in {}", millis(&data["ms"]))),
+        "node.failed" => (Tone::Bad, node_failed(data)),
+        "node.caught" => {
+            (Tone::Plain, format!("goes on with {} after: {}", text(&data["to"]), failure(data)))
+        }
+        "run.succeeded" => (Tone::Good, "finished".to_owned()),
+        "run.failed" => (Tone::Bad, format!("failed: {}", failure(data))),
+        "run.cancelled" => (Tone::Bad, format!("cancelled by {}", text(&data["by"]))),
+        "run.released" => (Tone::Plain, "handed back; another worker goes on".to_owned()),
+        "question.asked" => (Tone::Asks, format!("asks: {}", text(&data["question"]))),
+        "question.answered" => (Tone::Good, "has its answer".to_owned()),
+        "budget.raised" => (Tone::Plain, format!("has a new limit: {}", compact(data))),
+        "issue.frozen" => {
+            (Tone::Plain, format!("issue #{}: {}", data["issue"], text(&data["title"])))
+        }
+        "plan.made" => (Tone::Plain, plan(data)),
+        "model.turn" => (Tone::Quiet, turn(data)),
+        "model.retried" => (Tone::Plain, format!("model asked again: {}", compact(data))),
+        "tool.finished" => tool(data),
+        "gate.decided" => gate(&data["decision"]),
+        "change.merged" => {
+            (Tone::Good, format!("merged #{} as {}", data["pr"], short(&data["merge_sha"])))
+        }
+        "review.refused" => (
+            Tone::Bad,
+            format!("approval of {} not accepted: {}", text(&data["by"]), text(&data["why"])),
+        ),
+        other => (Tone::Plain, format!("{} {}", clean(other), compact(data))),
+    };
+    Some(said)
+}
+
+fn str_of(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => clip(text, TEXT_MAX),
+        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(", "),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => compact(value),
+    }
+}
+
+fn short(sha: &Value) -> String {
+    clean(str_of(sha)).chars().take(10).collect()
+}
+
+fn compact(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::Object(entries) => {
+            let pairs = entries.iter().map(|(key, value)| match value {
+                Value::String(text) => format!("{key}={text}"),
+                other => format!("{key}={other}"),
+            });
+            clip(&pairs.collect::<Vec<_>>().join(" "), TEXT_MAX)
+        }
+        other => clip(&other.to_string(), TEXT_MAX),
+    }
+}
+
+fn failure(data: &Value) -> String {
+    let error = &data["error"];
+    format!("{} ({})", text(&error["message"]), clean(str_of(&error["class"])))
+}
+
+fn node_failed(data: &Value) -> String {
+    let attempt = &data["attempt"];
+    if data["retry_at"].is_null() {
+        format!("failed: {}", failure(data))
+    } else {
+        format!("attempt {attempt} failed, will be tried again: {}", failure(data))
+    }
+}
+
+fn plan(data: &Value) -> String {
+    let tasks: Vec<String> = data["tasks"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|task| text(if task.is_object() { &task["title"] } else { task }))
+        .collect();
+    match tasks.as_slice() {
+        [] if data["ambiguous"] == true => "plan: the issue can be read in several ways".to_owned(),
+        [] => "plan: nothing to do".to_owned(),
+        tasks => format!("plan: {}", tasks.join("; ")),
+    }
+}
+
+fn turn(data: &Value) -> String {
+    let tokens = &data["tokens"];
+    let said = text(&data["text"]);
+    let mut line = format!(
+        "turn {}: {} in, {} out",
+        data["turn"],
+        thousands(tokens["input"].as_u64().unwrap_or(0)),
+        thousands(tokens["output"].as_u64().unwrap_or(0)),
+    );
+    let usd = UsdMicros::from_dollars(data["usd"].as_f64().unwrap_or(0.0));
+    if usd.0 > 0 {
+        line = format!("{line}, {usd}");
+    }
+    if said.is_empty() { line } else { format!("{line}: {said}") }
+}
+
+fn tool(data: &Value) -> (Tone, String) {
+    let name = clip(str_of(&data["tool"]), 40);
+    let summary = text(&data["summary"]);
+    let call =
+        if summary.is_empty() || summary == name { name } else { format!("{name} {summary}") };
+    let ms = millis(&data["ms"]);
+    if data["is_error"] == true {
+        (Tone::Plain, format!("{call}: refused or failed ({ms})"))
+    } else {
+        (Tone::Plain, format!("{call} ({ms})"))
+    }
+}
+
+fn gate(decision: &Value) -> (Tone, String) {
+    if decision["decision"] == "merge" {
+        return (Tone::Good, format!("gate: {} may be merged", short(&decision["sha"])));
+    }
+    let count = decision["reasons"].as_array().map_or(0, Vec::len);
+    (
+        Tone::Plain,
+        format!("gate: not yet, {count} {}", if count == 1 { "reason" } else { "reasons" }),
+    )
+}
+
+/// A duration in the unit that people would say.
+pub(super) fn millis(ms: &Value) -> String {
+    let ms = ms.as_u64().unwrap_or(0);
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..60_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
+        _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1_000),
+    }
+}
+
+/// A count with a separator every three digits.
+pub(super) fn thousands(count: u64) -> String {
+    let digits = count.to_string();
+    let mut parts: Vec<&str> =
+        digits.as_bytes().rchunks(3).map(|part| std::str::from_utf8(part).unwrap_or("")).collect();
+    parts.reverse();
+    parts.join(",")
+}
