@@ -10,8 +10,14 @@ use swarm_core::failure::Failure;
 use swarm_core::port::sandbox::Exit;
 
 mod compare;
+mod detect;
+mod remarks;
+mod results;
+mod run;
 
 pub use compare::{Comparison, Fewer, TestRef, compare};
+pub use detect::{detect, detect_at};
+pub use run::{Options, run};
 
 /// What a check is for.
 #[derive(
@@ -56,7 +62,8 @@ pub struct Check {
     pub fallbacks: Vec<Way>,
     /// Where it starts, from the root of the workspace; `.` is the root.
     pub dir: String,
-    /// Directories below `dir` that it makes and that are no part of any change.
+    /// What it makes below `dir` that is no part of any change: directories, which get a
+    /// `.gitignore` of their own, and files, which are taken away if they were not there before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaves: Vec<String>,
     /// Why it is believed to be a check: the file that says so.
@@ -138,6 +145,8 @@ pub enum Cause {
     Killed,
     /// The run was cancelled.
     Cancelled,
+    /// The command cannot be meant, such as a directory that is not there any more.
+    Invalid,
     /// There is no sandbox to run it in.
     SandboxUnavailable,
     /// The sandbox failed.
@@ -153,6 +162,7 @@ impl Cause {
             Self::MissingTool => "missing_tool",
             Self::Killed => "killed",
             Self::Cancelled => "cancelled",
+            Self::Invalid => "invalid_check",
             Self::SandboxUnavailable => "sandbox_unavailable",
             Self::SandboxFailed => "io",
         }
@@ -242,6 +252,7 @@ impl Report {
                     Cause::TimedOut
                     | Cause::MissingTool
                     | Cause::Killed
+                    | Cause::Invalid
                     | Cause::SandboxUnavailable => Failure::fatal(class, words),
                 })
             }

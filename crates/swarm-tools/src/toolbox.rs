@@ -25,7 +25,7 @@ pub mod read;
 pub mod search;
 pub mod shell;
 mod text;
-mod tree;
+pub(crate) mod tree;
 mod walk;
 pub mod write;
 
