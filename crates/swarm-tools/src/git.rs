@@ -25,6 +25,7 @@ mod refs;
 
 pub use cli::Git;
 pub use credentials::Credentials;
+pub(crate) use mirror::blocking;
 pub use mirror::{Mirror, Mirrors};
 pub use objects::{Merged, NewCommit, Person, Treeish};
 pub use origin::Origin;
