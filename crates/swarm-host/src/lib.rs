@@ -5,6 +5,10 @@
 //! person and what a run may spend is decided in `swarm-core`.
 
 pub mod cli;
+pub mod command;
 pub mod config;
 pub mod handover;
 pub mod progress;
+pub mod telemetry;
+pub mod wire;
+pub mod worker;

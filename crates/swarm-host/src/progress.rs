@@ -11,7 +11,7 @@ mod screen;
 mod words;
 
 pub use board::{Board, Line, Tone};
-pub use clean::{clean, clip};
+pub use clean::{clean, clean_lines, clip};
 pub use follow::{Follower, Rest};
 pub use outcome::{Cost, Final, Outcome, final_of};
 pub use screen::Screen;

@@ -293,12 +293,9 @@ pub struct Repository {
     /// Tests, linters and set-up, where they shall not be detected.
     #[serde(default)]
     pub checks: ChecksConfig,
-    /// What a change may do unseen here, instead of `policy.change`.
+    /// Checks that must pass before a merge; when left out, those that the reviewer sets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub change: Option<ChangePolicy>,
-    /// What a merge needs here, instead of `policy.merge`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub merge: Option<gate::Policy>,
+    pub required_checks: Option<Vec<String>>,
     /// What the set-up step may reach. Nothing else ever has a network.
     #[serde(default)]
     pub setup_network: Network,

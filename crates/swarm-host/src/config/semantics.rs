@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use swarm_core::paths::InvalidGlob;
-use swarm_core::policy::ChangePolicy;
 
 use super::defect::Defect;
 use super::file::{File, Role};
@@ -113,11 +112,6 @@ impl Check<'_> {
     fn policy(&mut self, values: &File) {
         for defect in values.policy.change.defects() {
             self.glob(&["policy", "change"], &defect);
-        }
-        for (index, repository) in values.repositories.iter().flatten().enumerate() {
-            for defect in repository.change.iter().flat_map(ChangePolicy::defects) {
-                self.glob(&["repositories", &index.to_string(), "change"], &defect);
-            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use swarm_core::port::forge::Permission;
 use thiserror::Error;
 
 use super::check;
@@ -144,6 +145,15 @@ impl Settings {
             .clone()
             .or_else(|| account().filter(|name| semantics::is_login(name)).map(str::to_owned))
             .unwrap_or_else(|| "owner".to_owned())
+    }
+
+    /// What someone may do in repositories on this machine. The owner may do everything.
+    #[must_use]
+    pub fn permission(&self, login: &str) -> Permission {
+        if login == self.owner() {
+            return Permission::Admin;
+        }
+        self.values.people.permissions.get(login).copied().unwrap_or(Permission::None)
     }
 
     /// The environment that all this was read from.

@@ -115,6 +115,15 @@ impl Board {
         }
     }
 
+    /// The line for an event that no words were made for: its kind and its data.
+    #[must_use]
+    pub fn plain(&self, event: &Event) -> String {
+        let place = self.place(event);
+        let data = if event.data.is_null() { String::new() } else { event.data.to_string() };
+        let text = clip(&format!("{} {data}", event.kind), 200);
+        Line { at: event.at, place, text, tone: Tone::Quiet }.plain()
+    }
+
     fn place(&self, event: &Event) -> String {
         let graph = self.graphs.get(&event.run).map_or("?", String::as_str);
         match &event.step {

@@ -25,6 +25,18 @@ pub fn clip(text: &str, max: usize) -> String {
     format!("{}…", kept.trim_end())
 }
 
+/// [`clean`] for a text of several lines: lines and their indentation stay.
+#[must_use]
+pub fn clean_lines(text: &str) -> String {
+    let line = |line: &str| -> String {
+        line.replace('\t', "    ")
+            .chars()
+            .filter(|&letter| !letter.is_control() && !is_hidden(letter))
+            .collect()
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// Characters that are drawn as nothing or change the order of others.
 fn is_hidden(letter: char) -> bool {
     matches!(letter,
@@ -39,6 +51,11 @@ mod tests {
     #[test]
     fn a_model_cannot_move_the_cursor_or_hide_words() {
         assert_eq!(clean("a\u{1b}[2J\nb\u{202e}c\r\u{7}"), "a[2J bc");
+    }
+
+    #[test]
+    fn a_text_keeps_its_lines_and_nothing_that_moves_the_cursor() {
+        assert_eq!(clean_lines("a\r\n\tb\u{1b}[1A\u{200b}c"), "a\n    b[1Ac");
     }
 
     #[test]

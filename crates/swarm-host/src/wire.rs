@@ -1,0 +1,5 @@
+//! The one place that chooses implementations.
+
+mod models;
+
+pub use models::ModelSource;
