@@ -13,6 +13,7 @@ pub mod approve;
 pub mod blocks;
 pub mod cancel;
 pub mod config;
+pub mod demo;
 pub mod find;
 pub mod out;
 pub mod people;

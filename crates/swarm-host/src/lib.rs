@@ -8,6 +8,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod handover;
+pub mod order;
 pub mod progress;
 pub mod telemetry;
 pub mod wire;
