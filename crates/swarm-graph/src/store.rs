@@ -5,5 +5,9 @@
 //! documentation ([`swarm_core::port::store`]) and as clauses that any backend can be held to
 //! ([`conformance`], feature `testkit`).
 
+#[cfg(feature = "testkit")]
+pub mod conformance;
 pub mod memory;
 mod rules;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;

@@ -21,7 +21,7 @@ use swarm_core::port::records::{self, Record, Records};
 use swarm_core::port::store::{
     Claim, Error, GraphText, Graphs, Leases, Result, Signal, SignalKind,
 };
-use swarm_core::run::{Epoch, NewRun, RunStatus};
+use swarm_core::run::{Epoch, NewRun};
 use swarm_core::time::Timestamp;
 
 use self::run::Run;
@@ -241,20 +241,5 @@ impl Records for MemoryStore {
             .take_while(|((space, key), _)| space == namespace && key.starts_with(prefix))
             .map(|(_, record)| record.clone())
             .collect())
-    }
-}
-
-/// Whether a run of this status, lease and timer can be claimed now.
-fn is_claimable(
-    status: RunStatus,
-    lease_until: Option<Timestamp>,
-    wake_at: Option<Timestamp>,
-    now: Timestamp,
-) -> bool {
-    match status {
-        RunStatus::Ready => true,
-        RunStatus::Running => lease_until.is_none_or(|until| until <= now),
-        RunStatus::Waiting => wake_at.is_some_and(|wake_at| wake_at <= now),
-        RunStatus::Succeeded | RunStatus::Failed | RunStatus::Cancelled => false,
     }
 }

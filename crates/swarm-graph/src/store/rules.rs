@@ -14,6 +14,7 @@ use swarm_core::id::{ChannelName, RunId};
 use swarm_core::port::store::{AnswerError, Commit, Error, Release, Result, SignalKind};
 use swarm_core::run::{Epoch, Limit, NewRun, RunStatus};
 use swarm_core::spend::{Spend, UsdMicros};
+use swarm_core::time::Timestamp;
 
 /// How many merges may follow a full value before the store folds them into one.
 pub(super) const MERGES_MAX: u32 = 64;
@@ -24,6 +25,21 @@ pub(super) fn fence(run: &RunId, status: RunStatus, found: Epoch, ours: Epoch) -
         return Ok(());
     }
     Err(Error::Fenced { run: run.clone(), ours, found })
+}
+
+/// Whether a run of this status, lease and timer can be claimed now.
+pub(super) fn is_claimable(
+    status: RunStatus,
+    lease_until: Option<Timestamp>,
+    wake_at: Option<Timestamp>,
+    now: Timestamp,
+) -> bool {
+    match status {
+        RunStatus::Ready => true,
+        RunStatus::Running => lease_until.is_none_or(|until| until <= now),
+        RunStatus::Waiting => wake_at.is_some_and(|wake_at| wake_at <= now),
+        RunStatus::Succeeded | RunStatus::Failed | RunStatus::Cancelled => false,
+    }
 }
 
 /// Refuses a commit that contradicts itself.

@@ -82,7 +82,7 @@ impl Run {
 
     pub(super) fn is_claimable(&self, now: Timestamp) -> bool {
         let record = &self.record;
-        super::is_claimable(record.status, record.lease_until, record.wake_at, now)
+        rules::is_claimable(record.status, record.lease_until, record.wake_at, now)
     }
 
     pub(super) fn claim(&mut self, worker: &WorkerId, now: Timestamp, ttl: Duration) {

@@ -1,0 +1,225 @@
+//! A store in one SQLite file: the default, and all that one machine needs.
+//!
+//! All writes of a process go through one task ([`writer`]), which puts those that wait into one
+//! transaction and one sync to disk; reads use a small pool beside it. Several processes may open
+//! the same file: each transaction takes SQLite's write lock before it reads what it decides on.
+//! The pool never writes, and the writer never reads for the sake of reading: keep it so.
+
+mod checkpoint;
+mod claim;
+mod commit;
+mod history;
+mod journal;
+mod question;
+mod record;
+mod row;
+mod schema;
+mod signal;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use swarm_core::port::store::{Error, Result};
+use thiserror::Error;
+
+use self::writer::Writer;
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What an acknowledged write survives.
+    pub synchronous: Synchronous,
+    /// How many reads may be under way at once.
+    pub readers: u32,
+    /// How long to wait for another process that writes.
+    pub busy_timeout: Duration,
+    /// How many waiting writes may share a transaction.
+    pub batch_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            synchronous: Synchronous::Full,
+            readers: 4,
+            busy_timeout: Duration::from_secs(30),
+            batch_max: 256,
+        }
+    }
+}
+
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Synchronous {
+    /// The loss of power: each transaction is synced to disk before it is acknowledged.
+    #[default]
+    Full,
+    /// The death of the process, but not of the machine: the last transactions may be lost.
+    Normal,
+}
+
+/// Why a file was not opened as a store.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// A newer program has been here; nothing was changed.
+    #[error("`{}` has schema version {found}, and this program knows up to {known}: use a newer one", .path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema version.
+        found: i64,
+        /// The newest that this program knows.
+        known: i64,
+    },
+    /// The file has a schema that is not ours, or bringing it up to date failed.
+    #[error("the schema of `{}` cannot be brought up to date", .path.display())]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: Box<sqlx::migrate::MigrateError>,
+    },
+    /// The file cannot be opened or read.
+    #[error("cannot open `{}` as a SQLite database", .path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        #[source]
+        source: sqlx::Error,
+    },
+}
+
+/// A whole store in one SQLite file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: Writer,
+    readers: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Opens a file, creates it if there is none, and brings its schema up to date. Needs a tokio
+    /// runtime, which then runs the writer.
+    ///
+    /// # Errors
+    /// [`OpenError`] says whether the file cannot be read, or is newer than this program.
+    pub async fn open(
+        path: impl AsRef<Path>,
+        options: Options,
+    ) -> std::result::Result<Self, OpenError> {
+        let path = path.as_ref();
+        let connect = connect_options(path, &options);
+        let first = schema::prepare(path, &connect, options.busy_timeout).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(options.readers.max(1))
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_lazy_with(connect.clone().pragma("query_only", "ON"));
+        let writer = Writer::start(first, connect, options.batch_max.max(1));
+        Ok(Self { writer, readers })
+    }
+
+    /// Finishes the writes that wait and closes the file. Later calls fail. Without this, dropping
+    /// the store does the same a moment later.
+    pub async fn close(&self) {
+        self.writer.close().await;
+        self.readers.close().await;
+    }
+
+    /// Pretends that the last checkpoint of a run was written in this format.
+    ///
+    /// # Errors
+    /// Those of any write.
+    #[cfg(feature = "testkit")]
+    pub async fn set_checkpoint_format(
+        &self,
+        run: &swarm_core::id::RunId,
+        format: u16,
+    ) -> Result<()> {
+        let run = run.to_string();
+        self.write(move |tx| {
+            Box::pin(async move {
+                sqlx::query("UPDATE runs SET checkpoint_format = ?2 WHERE id = ?1")
+                    .bind(&run)
+                    .bind(format)
+                    .execute(&mut *tx)
+                    .await?;
+                sqlx::query(
+                    "UPDATE checkpoints SET format = ?2 WHERE (run, seq) = \
+                     (SELECT seq, checkpoint_seq FROM runs WHERE id = ?1)",
+                )
+                .bind(&run)
+                .bind(format)
+                .execute(&mut *tx)
+                .await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    /// Runs `work` in a transaction of the writer; `Ok` once that is durable.
+    async fn write<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Done<T>> + Send + 'static,
+    {
+        self.writer.write(work).await
+    }
+}
+
+fn connect_options(path: &Path, options: &Options) -> SqliteConnectOptions {
+    use sqlx::ConnectOptions as _;
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(match options.synchronous {
+            Synchronous::Full => SqliteSynchronous::Full,
+            Synchronous::Normal => SqliteSynchronous::Normal,
+        })
+        .foreign_keys(true)
+        .busy_timeout(options.busy_timeout)
+        .pragma("cache_size", "-16000")
+        .statement_cache_capacity(256)
+        .disable_statement_logging()
+}
+
+/// Why a piece of work in a transaction stopped: a refusal of ours, or a failure of SQLite's.
+#[derive(Debug)]
+enum Fault {
+    Store(Error),
+    Sql(sqlx::Error),
+}
+
+/// The result of work in a transaction.
+type Done<T> = std::result::Result<T, Fault>;
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<sqlx::Error> for Fault {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Store(error) => error,
+            Fault::Sql(error) => Self::Backend(Box::new(error)),
+        }
+    }
+}

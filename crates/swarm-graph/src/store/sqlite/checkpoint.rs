@@ -1,0 +1,267 @@
+//! Checkpoints: what a commit stores of the state, and how a read puts it together.
+//!
+//! Only changes are stored. Each row of a channel names its `base`, the last full value, so a
+//! read touches the rows that count and none of those before; too many merges in a row are
+//! folded into a full value by the commit that finds them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{QueryBuilder, Sqlite};
+use swarm_core::checkpoint::{Change, ChannelDelta, Checkpoint, FORMAT, State};
+use swarm_core::id::{ChannelName, RunId};
+use swarm_core::port::store::{CheckpointWrite, Result};
+use swarm_core::time::Timestamp;
+
+use super::super::rules::{self, MERGES_MAX, Shape};
+use super::Done;
+use super::claim::Held;
+use super::row::{self, backend, corrupt, int, uint};
+
+/// Where a channel stands before a change.
+struct Head {
+    base: i64,
+    merges: u32,
+    shape: Shape,
+}
+
+/// A change as a row.
+struct Delta {
+    channel: String,
+    base: i64,
+    merges: u32,
+    shape: Shape,
+    change: &'static str,
+    value: String,
+}
+
+/// Writes a checkpoint.
+pub(super) async fn write(
+    tx: &mut SqliteConnection,
+    run: &RunId,
+    held: &Held,
+    checkpoint: &CheckpointWrite,
+    at: Timestamp,
+) -> Done<()> {
+    rules::check_seq(run, held.checkpoint_seq, checkpoint.seq)?;
+    let seq = int(checkpoint.seq);
+    let heads = heads(tx, run, held.seq, &checkpoint.deltas).await?;
+    let mut rows = Vec::with_capacity(checkpoint.deltas.len());
+    for delta in &checkpoint.deltas {
+        rows.push(place(tx, run, held.seq, seq, delta, &heads).await?);
+    }
+    sqlx::query("INSERT INTO checkpoints (run, seq, format, at, cursor) VALUES (?, ?, ?, ?, ?)")
+        .bind(held.seq)
+        .bind(seq)
+        .bind(FORMAT)
+        .bind(at.as_millis())
+        .bind(row::text(&checkpoint.cursor)?)
+        .execute(&mut *tx)
+        .await?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    QueryBuilder::<Sqlite>::new(
+        "INSERT INTO channel_deltas (run, channel, seq, base, merges, shape, change, value) ",
+    )
+    .push_values(rows, |mut to, row| {
+        to.push_bind(held.seq).push_bind(row.channel).push_bind(seq).push_bind(row.base);
+        to.push_bind(row.merges).push_bind(shape_text(row.shape)).push_bind(row.change);
+        to.push_bind(row.value);
+    })
+    .build()
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The heads of the channels that are changed and not replaced: of a full value, nothing before
+/// it matters.
+async fn heads(
+    tx: &mut SqliteConnection,
+    run: &RunId,
+    run_seq: i64,
+    deltas: &[ChannelDelta],
+) -> Done<HashMap<String, Head>> {
+    let channels: Vec<&ChannelName> = deltas
+        .iter()
+        .filter(|delta| !matches!(delta.change, Change::Full(_)))
+        .map(|delta| &delta.channel)
+        .collect();
+    if channels.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<(String, i64, u32, String)> = sqlx::query_as(
+        "SELECT d.channel, d.base, d.merges, d.shape FROM json_each(?2) wanted \
+         JOIN channel_deltas d ON d.run = ?1 AND d.channel = wanted.value AND d.seq = \
+           (SELECT max(seq) FROM channel_deltas WHERE run = ?1 AND channel = wanted.value)",
+    )
+    .bind(run_seq)
+    .bind(row::text(&channels)?)
+    .fetch_all(tx)
+    .await?;
+    let mut heads = HashMap::new();
+    for (channel, base, merges, shape) in rows {
+        let shape = shape_of(run, &shape)?;
+        heads.insert(channel, Head { base, merges, shape });
+    }
+    Ok(heads)
+}
+
+/// A change as the row that it becomes.
+async fn place(
+    tx: &mut SqliteConnection,
+    run: &RunId,
+    run_seq: i64,
+    seq: i64,
+    delta: &ChannelDelta,
+    heads: &HashMap<String, Head>,
+) -> Done<Delta> {
+    let head = heads.get(delta.channel.as_str());
+    let shape = head.map_or(Shape::Null, |head| head.shape).after(run, delta)?;
+    let base = head.map_or(seq, |head| head.base);
+    let merges = head.map_or(0, |head| head.merges);
+    let channel = delta.channel.to_string();
+    let (change, value) = change_parts(&delta.change);
+    let full = |value: &Arc<Value>| {
+        let value = row::text(value)?;
+        let channel = channel.clone();
+        Ok(Delta { channel, base: seq, merges: 0, shape, change: "full", value })
+    };
+    match &delta.change {
+        Change::Full(value) => full(value),
+        Change::Merge(_) if merges >= MERGES_MAX => {
+            let mut changes = changes(tx, run, run_seq, &channel, base).await?;
+            changes.push(delta.change.clone());
+            full(&rules::rebuild(run, &delta.channel, changes)?)
+        }
+        Change::Merge(_) | Change::Append(_) => {
+            let merges = merges + u32::from(change == "merge");
+            Ok(Delta { base, merges, shape, change, value: row::text(value)?, channel })
+        }
+    }
+}
+
+/// The changes of a channel from its last full value on.
+async fn changes(
+    tx: &mut SqliteConnection,
+    run: &RunId,
+    run_seq: i64,
+    channel: &str,
+    base: i64,
+) -> Done<Vec<Change>> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT change, value FROM channel_deltas \
+         WHERE run = ?1 AND channel = ?2 AND seq >= ?3 ORDER BY seq",
+    )
+    .bind(run_seq)
+    .bind(channel)
+    .bind(base)
+    .fetch_all(tx)
+    .await?;
+    Ok(rows
+        .iter()
+        .map(|(change, value)| change_of(run, change, value))
+        .collect::<Result<Vec<_>>>()?)
+}
+
+/// Reads the checkpoint of this number.
+pub(super) async fn read(
+    reader: &mut SqliteConnection,
+    run: &RunId,
+    run_seq: i64,
+    seq: i64,
+) -> Result<Option<Checkpoint>> {
+    let found: Option<(u16, String)> =
+        sqlx::query_as("SELECT format, cursor FROM checkpoints WHERE run = ?1 AND seq = ?2")
+            .bind(run_seq)
+            .bind(seq)
+            .fetch_optional(&mut *reader)
+            .await
+            .map_err(backend)?;
+    let Some((format, cursor)) = found else { return Ok(None) };
+    rules::check_format(run, format)?;
+    let cursor = row::json("checkpoint", run.as_str(), &cursor)?;
+    let state = read_state(reader, run, run_seq, seq).await?;
+    Ok(Some(Checkpoint { format, seq: uint(seq), state, cursor }))
+}
+
+/// The state after checkpoint `seq`: hops from channel to channel by the primary key, then takes
+/// each channel's rows from its base on.
+async fn read_state(
+    reader: &mut SqliteConnection,
+    run: &RunId,
+    run_seq: i64,
+    seq: i64,
+) -> Result<State> {
+    let rows: Vec<(String, String, String)> = sqlx::query_as(
+        "WITH RECURSIVE channels (channel) AS ( \
+           SELECT min(channel) FROM channel_deltas WHERE run = ?1 \
+           UNION ALL \
+           SELECT (SELECT min(d.channel) FROM channel_deltas d \
+                   WHERE d.run = ?1 AND d.channel > channels.channel) \
+           FROM channels WHERE channels.channel IS NOT NULL) \
+         SELECT d.channel, d.change, d.value FROM channels \
+         JOIN channel_deltas d ON d.run = ?1 AND d.channel = channels.channel \
+           AND d.seq <= ?2 AND d.seq >= ( \
+             SELECT h.base FROM channel_deltas h \
+             WHERE h.run = ?1 AND h.channel = channels.channel AND h.seq <= ?2 \
+             ORDER BY h.seq DESC LIMIT 1) \
+         ORDER BY d.channel, d.seq",
+    )
+    .bind(run_seq)
+    .bind(seq)
+    .fetch_all(reader)
+    .await
+    .map_err(backend)?;
+    let mut state = State::default();
+    for rows in rows.chunk_by(|a, b| a.0 == b.0) {
+        let channel: ChannelName = row::id("channel name", &rows[0].0)?;
+        let changes: Vec<Change> = rows
+            .iter()
+            .map(|(_, change, value)| change_of(run, change, value))
+            .collect::<Result<_>>()?;
+        let value = rules::rebuild(run, &channel, changes)?;
+        state.set(channel, value);
+    }
+    Ok(state)
+}
+
+fn change_parts(change: &Change) -> (&'static str, &Arc<Value>) {
+    match change {
+        Change::Full(value) => ("full", value),
+        Change::Append(items) => ("append", items),
+        Change::Merge(entries) => ("merge", entries),
+    }
+}
+
+fn change_of(run: &RunId, change: &str, value: &str) -> Result<Change> {
+    let value = row::json("checkpoint", run.as_str(), value)?;
+    match change {
+        "full" => Ok(Change::Full(value)),
+        "append" => Ok(Change::Append(value)),
+        "merge" => Ok(Change::Merge(value)),
+        other => Err(corrupt("checkpoint", run.as_str(), format!("a change is `{other}`"))),
+    }
+}
+
+fn shape_text(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Null => "null",
+        Shape::List => "list",
+        Shape::Object => "object",
+        Shape::Scalar => "scalar",
+    }
+}
+
+fn shape_of(run: &RunId, text: &str) -> Result<Shape> {
+    match text {
+        "null" => Ok(Shape::Null),
+        "list" => Ok(Shape::List),
+        "object" => Ok(Shape::Object),
+        "scalar" => Ok(Shape::Scalar),
+        other => Err(corrupt("checkpoint", run.as_str(), format!("a shape is `{other}`"))),
+    }
+}

@@ -1,0 +1,444 @@
+//! Commits: everything that a worker writes about its run, in one transaction.
+//!
+//! The statements follow the order of the fields. Nothing here undoes anything: a refusal half
+//! way rolls back the savepoint that the writer put around it.
+
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{QueryBuilder, Sqlite};
+use swarm_core::checkpoint::{FORMAT, StepRecord};
+use swarm_core::escalation::Block;
+use swarm_core::event::{Event, NewEvent};
+use swarm_core::id::RunId;
+use swarm_core::port::store::{
+    Commit, Commits, Committed, Outgoing, Recipient, Release, Result, Signal, SignalKind,
+};
+use swarm_core::run::{Limit, NewRun, RunRecord, RunStatus};
+use swarm_core::spend::Spend;
+use swarm_core::time::Timestamp;
+
+use super::super::rules;
+use super::claim::{Held, no_run};
+use super::row::{self, amount, int, select_runs, uint};
+use super::signal::{self, Woken};
+use super::{Done, SqliteStore, checkpoint, journal, question};
+
+#[async_trait]
+impl Commits for SqliteStore {
+    async fn create_run(&self, run: NewRun, at: Timestamp) -> Result<bool> {
+        self.write(move |tx| Box::pin(async move { create(tx, &run, at).await })).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed> {
+        self.write(move |tx| Box::pin(async move { write(tx, commit).await })).await
+    }
+
+    async fn raise_limit(&self, run: &RunId, limit: Limit, at: Timestamp) -> Result<Limit> {
+        let run = run.clone();
+        self.write(move |tx| Box::pin(async move { raise(tx, &run, limit, at).await })).await
+    }
+
+    async fn signals(&self, run: &RunId) -> Result<Vec<Signal>> {
+        self.untaken(run).await
+    }
+
+    async fn signal(
+        &self,
+        run: &RunId,
+        key: Option<&str>,
+        kind: SignalKind,
+        at: Timestamp,
+    ) -> Result<bool> {
+        let (run, key) = (run.clone(), key.map(str::to_owned));
+        self.write(move |tx| {
+            Box::pin(
+                async move { signal::send_from_outside(tx, &run, key.as_deref(), &kind, at).await },
+            )
+        })
+        .await
+    }
+}
+
+/// Starts a run; `false` if it is there already.
+async fn create(tx: &mut SqliteConnection, new: &NewRun, at: Timestamp) -> Done<bool> {
+    let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM runs WHERE id = ?1)")
+        .bind(new.id.as_str())
+        .fetch_one(&mut *tx)
+        .await?;
+    if known {
+        return Ok(false);
+    }
+    let parent = match &new.parent {
+        Some(parent) => Some(parent_seq(tx, &parent.run).await?),
+        None => None,
+    };
+    let created = sqlx::query(
+        "INSERT INTO runs (id, graph, graph_hash, queue, priority, labels, parent, parent_step, \
+         parent_awaits, limit_usd, limit_tokens, created_at, updated_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12)",
+    )
+    .bind(new.id.as_str())
+    .bind(new.graph.as_str())
+    .bind(&*new.graph_hash.0)
+    .bind(new.queue.as_str())
+    .bind(new.priority)
+    .bind(row::text(&new.labels)?)
+    .bind(parent)
+    .bind(new.parent.as_ref().map(|parent| parent.step.as_str()))
+    .bind(new.parent.as_ref().map(|parent| parent.awaited))
+    .bind(new.limit.usd.map(|usd| amount(usd.0)))
+    .bind(new.limit.tokens.map(amount))
+    .bind(at.as_millis())
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query("INSERT INTO run_data (run, input) VALUES (?1, ?2)")
+        .bind(created.last_insert_rowid())
+        .bind(row::text(&new.input)?)
+        .execute(tx)
+        .await?;
+    Ok(true)
+}
+
+async fn parent_seq(tx: &mut SqliteConnection, parent: &RunId) -> Done<i64> {
+    sqlx::query_scalar("SELECT seq FROM runs WHERE id = ?1")
+        .bind(parent.as_str())
+        .fetch_optional(tx)
+        .await?
+        .ok_or_else(|| rules::no_parent(parent).into())
+}
+
+async fn raise(tx: &mut SqliteConnection, run: &RunId, limit: Limit, at: Timestamp) -> Done<Limit> {
+    let old: Option<(Option<i64>, Option<i64>)> =
+        sqlx::query_as("SELECT limit_usd, limit_tokens FROM runs WHERE id = ?1")
+            .bind(run.as_str())
+            .fetch_optional(&mut *tx)
+            .await?;
+    let (usd, tokens) = old.ok_or_else(|| no_run(run))?;
+    let raised = rules::raised(row::limit(usd, tokens), limit);
+    sqlx::query("UPDATE runs SET limit_usd = ?2, limit_tokens = ?3, updated_at = ?4 WHERE id = ?1")
+        .bind(run.as_str())
+        .bind(raised.usd.map(|usd| amount(usd.0)))
+        .bind(raised.tokens.map(amount))
+        .bind(at.as_millis())
+        .execute(tx)
+        .await?;
+    Ok(raised)
+}
+
+/// Writes one commit.
+async fn write(tx: &mut SqliteConnection, commit: Commit) -> Done<Committed> {
+    let held = Held::check(tx, &commit.run, commit.epoch).await?;
+    rules::check_commit(&commit)?;
+    let at = commit.at;
+    let next = held.checkpoint_seq.map_or(0, |last| last + 1);
+    if let Some(checkpoint) = &commit.checkpoint {
+        checkpoint::write(tx, &commit.run, &held, checkpoint, at).await?;
+    }
+    put_steps(tx, held.seq, next, &commit.steps).await?;
+    let asked = put_blocks(tx, held.seq, commit.blocks).await?;
+    question::withdraw(tx, held.seq, &commit.withdrawn).await?;
+    take_signals(tx, held.seq, &commit.taken, at).await?;
+    let mut woken = Woken::default();
+    for child in commit.children {
+        if create(tx, &child, at).await? {
+            woken.add(child.id);
+        }
+    }
+    for Outgoing { to, kind } in &commit.outgoing {
+        let to = recipients(tx, &held, to).await?;
+        signal::send(tx, &to, kind, at, &mut woken).await?;
+    }
+    if !asked.is_empty() && held.has_parent {
+        tell_asked(tx, held.seq, &asked, at, &mut woken).await?;
+    }
+    let events = put_events(tx, &commit.run, held.seq, held.event_seq, commit.events, at).await?;
+    sqlx::query(
+        "UPDATE runs SET updated_at = ?2, event_seq = ?3, \
+         checkpoint_seq = coalesce(?4, checkpoint_seq), \
+         checkpoint_format = iif(?4 IS NULL, checkpoint_format, ?5) WHERE seq = ?1",
+    )
+    .bind(held.seq)
+    .bind(at.as_millis())
+    .bind(held.event_seq + int(events.len() as u64))
+    .bind(commit.checkpoint.as_ref().map(|checkpoint| int(checkpoint.seq)))
+    .bind(FORMAT)
+    .execute(&mut *tx)
+    .await?;
+    if let Some(limit) = commit.limit {
+        set_limit(tx, held.seq, limit).await?;
+    }
+    if !asked.is_empty() || !commit.withdrawn.is_empty() || commit.release.is_some() {
+        reserve(tx, held.seq).await?;
+    }
+    if let Some(release) = commit.release {
+        let_go(tx, &commit.run, &held, release, at, &mut woken).await?;
+    }
+    Ok(Committed { events, woken: woken.0 })
+}
+
+async fn put_steps(
+    tx: &mut SqliteConnection,
+    run: i64,
+    covered_by: u64,
+    steps: &[StepRecord],
+) -> Done<()> {
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let endings: Vec<String> =
+        steps.iter().map(|step| row::text(&step.ending)).collect::<Result<_>>()?;
+    QueryBuilder::<Sqlite>::new(
+        "INSERT INTO steps \
+         (run, step, attempt, node, seq, covered_by, started_at, ended_at, ending) ",
+    )
+    .push_values(steps.iter().zip(endings), |mut to, (step, ending)| {
+        to.push_bind(run).push_bind(step.step.as_str()).push_bind(step.attempt);
+        to.push_bind(step.node.as_str()).push_bind(int(step.seq)).push_bind(int(covered_by));
+        to.push_bind(step.started_at.as_millis()).push_bind(step.ended_at.as_millis());
+        to.push_bind(ending);
+    })
+    .push(" ON CONFLICT (run, step, attempt) DO NOTHING")
+    .build()
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Stores the questions that are new, and returns them.
+async fn put_blocks(tx: &mut SqliteConnection, run: i64, blocks: Vec<Block>) -> Done<Vec<Block>> {
+    let mut new = Vec::new();
+    for block in blocks {
+        let put = sqlx::query(
+            "INSERT INTO blocks (id, run, step, status, ask, asked_at, remind_at) \
+             VALUES (?1, ?2, ?3, 'open', ?4, ?5, ?6) ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(block.id.as_str())
+        .bind(run)
+        .bind(block.step.as_str())
+        .bind(row::text(&block.ask)?)
+        .bind(block.asked_at.as_millis())
+        .bind(block.remind_at.map(Timestamp::as_millis))
+        .execute(&mut *tx)
+        .await?;
+        if put.rows_affected() == 1 {
+            new.push(block);
+            continue;
+        }
+        let owner: i64 = sqlx::query_scalar("SELECT run FROM blocks WHERE id = ?1")
+            .bind(block.id.as_str())
+            .fetch_one(&mut *tx)
+            .await?;
+        if owner != run {
+            return Err(rules::foreign_block(&block).into());
+        }
+    }
+    Ok(new)
+}
+
+async fn take_signals(
+    tx: &mut SqliteConnection,
+    run: i64,
+    taken: &[u64],
+    at: Timestamp,
+) -> Done<()> {
+    if taken.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE signals SET taken_at = ?3 WHERE id IN (SELECT value FROM json_each(?2)) \
+         AND run = ?1 AND taken_at IS NULL",
+    )
+    .bind(run)
+    .bind(row::text(&taken)?)
+    .bind(at.as_millis())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn recipients(tx: &mut SqliteConnection, held: &Held, to: &Recipient) -> Done<Vec<i64>> {
+    match to {
+        Recipient::Run(run) => Ok(vec![signal::find(tx, run).await?]),
+        Recipient::Ancestors => signal::ancestors(tx, held.seq).await,
+        Recipient::Children => signal::children(tx, held.seq).await,
+    }
+}
+
+async fn tell_asked(
+    tx: &mut SqliteConnection,
+    run: i64,
+    asked: &[Block],
+    at: Timestamp,
+    woken: &mut Woken,
+) -> Done<()> {
+    let record = record(tx, run).await?;
+    let ancestors = signal::ancestors(tx, run).await?;
+    for block in asked {
+        signal::send(tx, &ancestors, &rules::blocked(&record.start, block), at, woken).await?;
+    }
+    Ok(())
+}
+
+/// Numbers and stores events; the caller writes the new last number to the run.
+pub(super) async fn put_events(
+    tx: &mut SqliteConnection,
+    run: &RunId,
+    run_seq: i64,
+    last: i64,
+    events: Vec<NewEvent>,
+    at: Timestamp,
+) -> Done<Vec<Event>> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let events: Vec<Event> = events
+        .into_iter()
+        .zip(uint(last) + 1..)
+        .map(|(NewEvent { kind, step, data }, seq)| Event {
+            run: run.clone(),
+            seq,
+            at,
+            kind,
+            step,
+            data,
+        })
+        .collect();
+    let data: Vec<String> =
+        events.iter().map(|event| row::text(&event.data)).collect::<Result<_>>()?;
+    QueryBuilder::<Sqlite>::new("INSERT INTO events (run, seq, at, kind, step, data) ")
+        .push_values(events.iter().zip(data), |mut to, (event, data)| {
+            to.push_bind(run_seq).push_bind(int(event.seq)).push_bind(at.as_millis());
+            to.push_bind(event.kind.as_str());
+            to.push_bind(event.step.as_ref().map(|step| step.as_str())).push_bind(data);
+        })
+        .build()
+        .execute(tx)
+        .await?;
+    Ok(events)
+}
+
+async fn set_limit(tx: &mut SqliteConnection, run: i64, limit: Limit) -> Done<()> {
+    sqlx::query("UPDATE runs SET limit_usd = ?2, limit_tokens = ?3 WHERE seq = ?1")
+        .bind(run)
+        .bind(limit.usd.map(|usd| amount(usd.0)))
+        .bind(limit.tokens.map(amount))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// Keeps the worker's slot for the run as long as a question of it is open.
+async fn reserve(tx: &mut SqliteConnection, run: i64) -> Done<()> {
+    sqlx::query(
+        "UPDATE runs SET reserved_by = iif(EXISTS \
+           (SELECT 1 FROM blocks WHERE run = ?1 AND status = 'open'), lease_owner, NULL) \
+         WHERE seq = ?1",
+    )
+    .bind(run)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn let_go(
+    tx: &mut SqliteConnection,
+    run: &RunId,
+    held: &Held,
+    release: Release,
+    at: Timestamp,
+    woken: &mut Woken,
+) -> Done<()> {
+    match release {
+        Release::Ready => {
+            sqlx::query(
+                "UPDATE runs SET status = 'ready', lease_owner = NULL, lease_until = NULL \
+                 WHERE seq = ?1",
+            )
+            .bind(held.seq)
+            .execute(tx)
+            .await?;
+            woken.add(run.clone());
+            Ok(())
+        }
+        Release::Waiting { wake_at, seen } => {
+            let ready = park(tx, held.seq, wake_at, seen).await?;
+            if ready {
+                woken.add(run.clone());
+            }
+            Ok(())
+        }
+        Release::Ended { status, output, failure } => {
+            end(tx, held.seq, status, at).await?;
+            sqlx::query("UPDATE run_data SET output = ?2, failure = ?3 WHERE run = ?1")
+                .bind(held.seq)
+                .bind(output.map(|output| row::text(&output)).transpose()?)
+                .bind(failure.map(|failure| row::text(&failure)).transpose()?)
+                .execute(&mut *tx)
+                .await?;
+            tell_ended(tx, held, at, woken).await
+        }
+    }
+}
+
+/// Parks a run, or makes it ready if a signal that was not seen is there; says which.
+async fn park(
+    tx: &mut SqliteConnection,
+    run: i64,
+    wake_at: Option<Timestamp>,
+    seen: u64,
+) -> Done<bool> {
+    Ok(sqlx::query_scalar(
+        "WITH unseen (there) AS (SELECT EXISTS \
+           (SELECT 1 FROM signals WHERE run = ?1 AND taken_at IS NULL AND id > ?3)) \
+         UPDATE runs SET lease_owner = NULL, lease_until = NULL, \
+         status = iif(unseen.there, 'ready', 'waiting'), wake_at = iif(unseen.there, NULL, ?2) \
+         FROM unseen WHERE seq = ?1 RETURNING status = 'ready'",
+    )
+    .bind(run)
+    .bind(wake_at.map(Timestamp::as_millis))
+    .bind(int(seen))
+    .fetch_one(tx)
+    .await?)
+}
+
+async fn end(tx: &mut SqliteConnection, run: i64, status: RunStatus, at: Timestamp) -> Done<()> {
+    sqlx::query(
+        "UPDATE runs SET status = ?2, lease_owner = NULL, lease_until = NULL, \
+         reserved_by = NULL, ended_at = ?3 WHERE seq = ?1",
+    )
+    .bind(run)
+    .bind(status.as_str())
+    .bind(at.as_millis())
+    .execute(&mut *tx)
+    .await?;
+    question::withdraw_all(tx, run).await?;
+    let left = journal::unfinished(tx, run).await?;
+    journal::book(tx, run, left, Spend::default()).await
+}
+
+/// Tells those above a run that it has ended.
+async fn tell_ended(
+    tx: &mut SqliteConnection,
+    held: &Held,
+    at: Timestamp,
+    woken: &mut Woken,
+) -> Done<()> {
+    if !held.has_parent {
+        return Ok(());
+    }
+    let RunRecord { start, status, output, failure, .. } = record(tx, held.seq).await?;
+    let ancestors = signal::ancestors(tx, held.seq).await?;
+    if start.parent.as_ref().is_some_and(|parent| parent.awaited) {
+        let (run, output, failure) = (start.id.clone(), output.clone(), failure.clone());
+        let ended = SignalKind::ChildEnded { run, status, output, failure };
+        signal::send(tx, &ancestors[..1], &ended, at, woken).await?;
+    }
+    let finished = rules::finished(&start, status, output.as_ref(), failure.as_ref());
+    signal::send(tx, &ancestors, &finished, at, woken).await
+}
+
+/// A whole run.
+pub(super) async fn record(tx: &mut SqliteConnection, run: i64) -> Done<RunRecord> {
+    let found = sqlx::query(select_runs!("WHERE r.seq = ?1")).bind(run).fetch_one(tx).await?;
+    Ok(row::run(&found)?.record)
+}
