@@ -30,6 +30,7 @@ pub use self::checkpoints::*;
 pub use self::commits::*;
 pub use self::endings::*;
 pub use self::fencing::*;
+pub use self::fixture::everything;
 pub use self::history::*;
 pub use self::journal::*;
 pub use self::leases::*;

@@ -193,8 +193,12 @@ pub(super) async fn status(store: &dyn Store, id: &str) -> Result<RunStatus> {
     Ok(store.run(&run(id)).await?.expect("the run is there").status)
 }
 
-/// Everything that can be read of a store, to see that nothing has changed.
-pub(super) async fn everything(store: &dyn Store) -> Result<String> {
+/// Everything about runs that can be read of a store, as text: two stores that went through the
+/// same history read the same.
+///
+/// # Errors
+/// Those of reading.
+pub async fn everything(store: &dyn Store) -> Result<String> {
     use std::fmt::Write as _;
     let mut text = String::new();
     for record in store.runs(&swarm_core::port::store::RunFilter::default()).await? {
