@@ -4,7 +4,7 @@
 //! two files.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Error, Result};
@@ -61,6 +61,6 @@ fn open(path: &Path) -> Result<File> {
         .map_err(Error::io(format!("opening the lock `{}`", path.display())))
 }
 
-fn timed_out(path: &PathBuf, after: Duration) -> Error {
+fn timed_out(path: &Path, after: Duration) -> Error {
     Error::TimedOut { what: format!("waiting for the lock `{}`", path.display()), after }
 }

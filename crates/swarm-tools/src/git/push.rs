@@ -3,7 +3,7 @@
 //! A push may land and its answer be lost. So whatever git says, the origin is asked where the
 //! branch is now: at our commit is success, anywhere else is someone else's work.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use swarm_core::port::forge::Sha;
 
@@ -128,17 +128,17 @@ impl Mirror {
 /// of that repository runs.
 fn receiver(git: &Git) -> OsString {
     let mut option = OsString::from("--receive-pack=");
-    option.push(quote(git.program().as_os_str().to_owned()));
+    option.push(quote(git.program().as_os_str()));
     for setting in Git::SETTINGS {
         option.push(" -c ");
-        option.push(quote(setting.into()));
+        option.push(quote(setting.as_ref()));
     }
     option.push(" receive-pack");
     option
 }
 
 /// Quotes a word for the shell that git starts the far side with.
-fn quote(word: OsString) -> OsString {
+fn quote(word: &OsStr) -> OsString {
     use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
     let mut quoted = vec![b'\''];
     for &byte in word.as_bytes() {

@@ -44,7 +44,7 @@ pub(super) const CACHE_TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc5
 /// The rules of one folder and of those above it.
 #[derive(Clone, Debug)]
 pub(super) struct Level<'up> {
-    up: Option<&'up Level<'up>>,
+    up: Option<&'up Self>,
     rules: Gitignore,
     /// How many bytes of a path from the root lead to this folder.
     prefix: usize,

@@ -103,7 +103,7 @@ impl<'a> Walk<'a> {
                 continue;
             }
             let found = self.tracked(tracked, &name)?;
-            if let Some(node) = self.entry(dir, &name, &full, found, level, is_ignored, depth)? {
+            if let Some(node) = self.entry(dir, &name, &full, &found, level, is_ignored, depth)? {
                 folder.insert(name, node);
             }
         }
@@ -117,7 +117,7 @@ impl<'a> Walk<'a> {
         dir: BorrowedFd<'_>,
         name: &[u8],
         path: &[u8],
-        tracked: Tracked<'a>,
+        tracked: &Tracked<'a>,
         level: &Level<'_>,
         is_ignored: bool,
         depth: usize,
@@ -151,12 +151,12 @@ impl<'a> Walk<'a> {
                 Ok((!folder.is_empty()).then_some(Node::Folder(folder)))
             }
             _ if is_ignored && !is_tracked => Ok(None),
-            FileType::RegularFile => self.file(dir, name, path, &stat, &tracked).map(Some),
+            FileType::RegularFile => self.file(dir, name, path, &stat, tracked).map(Some),
             FileType::Symlink => {
                 let target = disk::read_link(dir, name)
                     .map_err(disk::failed_at("reading the link", path))?;
                 self.count()?;
-                let oid = self.store(&target, &tracked, path)?;
+                let oid = self.store(&target, tracked, path)?;
                 Ok(Some(Node::Leaf(LINK, Some(oid))))
             }
             _ => {
