@@ -18,10 +18,12 @@ use crate::port::forge::{
 };
 use crate::time::Timestamp;
 
+mod course;
 mod reason;
 #[cfg(test)]
 mod tests;
 
+pub use course::{Course, course};
 pub use reason::{BlockedReason, Void, VoidApproval};
 
 /// Whether the base may have moved since the checks ran.
