@@ -282,11 +282,9 @@ impl ForgeWrite for LocalForge {
             let path = path.clone();
             blocking(move || repository::tips_to_open(&path, &head, &base)).await?
         };
-        let number = book.next_number().await?;
+        let number = book.number_of_pull(&pull.head).await?;
         let item = Item::pull(number, &pull, Pull::new(&pull, tips.0, tips.1));
-        book.create(item).await?;
-        let winner = book.set_pull_of_head(&pull.head, number).await?;
-        let item = self.item(&book, winner).await?;
+        let item = book.create(item).await?;
         self.pull_of(repo, path, item).await
     }
 

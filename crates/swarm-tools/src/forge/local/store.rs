@@ -218,24 +218,20 @@ impl Book {
         }
     }
 
-    /// Makes a pull request the one of its head branch, unless another that is open was faster;
-    /// returns whichever it is, and closes the loser.
-    pub(super) async fn set_pull_of_head(&self, head: &str, number: u64) -> Result<u64> {
+    /// The number of the open pull request of a head branch, given out now if there is none. It is
+    /// given out before the pull request is stored: whoever is killed in between is followed by
+    /// someone who uses the same.
+    pub(super) async fn number_of_pull(&self, head: &str) -> Result<u64> {
         let key = self.head_key(head);
         for _ in 0..TRIES {
             let found = self.read::<Number>(&key).await?;
             let version = found.as_ref().map_or(0, |(_, version)| *version);
             if let Some((known, _)) = found
-                && known.number != number
-                && self.item(known.number).await?.is_some_and(|item| item.is_open)
+                && self.item(known.number).await?.is_none_or(|item| item.is_open)
             {
-                self.change(number, |item| {
-                    item.is_open = false;
-                    Ok(())
-                })
-                .await?;
                 return Ok(known.number);
             }
+            let number = self.next_number().await?;
             if self.write(&key, version, &Number { number }).await? {
                 return Ok(number);
             }
