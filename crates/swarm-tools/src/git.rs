@@ -36,7 +36,7 @@ pub(crate) use lock::Lock;
 
 /// A tree in a mirror's object database: the id of what the files are, without any history.
 #[derive(
-    Clone, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+    Clone, Debug, Default, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
 )]
 #[serde(transparent)]
 pub struct TreeId(pub String);

@@ -186,6 +186,15 @@ impl Mirror {
         self.with(move |repo| objects::read_file(repo, &at, &path, FILE_MAX_BYTES)).await
     }
 
+    /// The paths of all files in a commit or tree, in order.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn files(&self, at: impl Into<Treeish>) -> Result<Vec<String>> {
+        let at = at.into();
+        self.with(move |repo| objects::files(repo, &at)).await
+    }
+
     /// The tree of a commit.
     ///
     /// # Errors
@@ -224,6 +233,17 @@ impl Mirror {
     pub async fn merge(&self, ours: &Sha, theirs: &Sha) -> Result<Merged> {
         let (ours, theirs) = (ours.clone(), theirs.clone());
         self.with(move |repo| objects::merge(repo, &ours, &theirs, true)).await
+    }
+
+    /// The files of the merge of two commits, written to the mirror. Where they conflict, a file
+    /// holds both sides between conflict marks, or the side that still has it; their paths are
+    /// returned, in order.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn merge_marked(&self, ours: &Sha, theirs: &Sha) -> Result<(TreeId, Vec<String>)> {
+        let (ours, theirs) = (ours.clone(), theirs.clone());
+        self.with(move |repo| objects::merge_marked(repo, &ours, &theirs)).await
     }
 
     /// Makes a commit from a tree; the same fields make the same commit. No reference leads to it

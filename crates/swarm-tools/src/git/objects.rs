@@ -150,6 +150,21 @@ pub(crate) fn tree<'r>(repo: &'r Repository, treeish: &Treeish) -> Result<Tree<'
     object.peel_to_tree().map_err(|_| missing())
 }
 
+/// The paths of all files, in order; names that are not UTF-8 with their bad bytes replaced.
+pub(crate) fn files(repo: &Repository, treeish: &Treeish) -> Result<Vec<String>> {
+    let mut paths = Vec::new();
+    tree(repo, treeish)?
+        .walk(git2::TreeWalkMode::PreOrder, |folder, entry| {
+            if entry.kind() == Some(ObjectType::Blob) {
+                let name = String::from_utf8_lossy(entry.name_bytes());
+                paths.push(format!("{folder}{name}"));
+            }
+            git2::TreeWalkResult::Ok
+        })
+        .map_err(failed(repo, "listing files"))?;
+    Ok(paths)
+}
+
 /// Reads a file; `None` if the path is not there or is no file.
 pub(crate) fn read_file(
     repo: &Repository,
@@ -273,6 +288,85 @@ pub(crate) fn merge(repo: &Repository, ours: &Sha, theirs: &Sha, keep: bool) -> 
         in_memory.reset().map_err(failed(repo, "merging in memory"))?;
     }
     Ok(merged)
+}
+
+/// Merges two commits without a work tree, conflicts written into the files between marks. A side
+/// that deleted a file gives way to the one that changed it.
+pub(crate) fn merge_marked(
+    repo: &Repository,
+    ours: &Sha,
+    theirs: &Sha,
+) -> Result<(TreeId, Vec<String>)> {
+    let (ours, theirs) = (commit(repo, ours)?, commit(repo, theirs)?);
+    let mut index = repo.merge_commits(&ours, &theirs, None).map_err(failed(repo, "merging"))?;
+    let reading = "reading the conflicts";
+    let conflicts: Vec<git2::IndexConflict> =
+        index.conflicts().and_then(Iterator::collect).map_err(failed(repo, reading))?;
+    let mut paths = BTreeSet::new();
+    for conflict in conflicts {
+        let sides = [&conflict.our, &conflict.their, &conflict.ancestor];
+        let Some(path) = sides.into_iter().flatten().next().map(|entry| entry.path.clone()) else {
+            continue;
+        };
+        let entry = match (&conflict.our, &conflict.their) {
+            (Some(ours), Some(theirs)) => Some(marked(repo, &conflict, ours, theirs)?),
+            (Some(side), None) | (None, Some(side)) => Some((side.id, side.mode)),
+            (None, None) => None,
+        };
+        index
+            .conflict_remove(Path::new(&*String::from_utf8_lossy(&path)))
+            .map_err(failed(repo, reading))?;
+        if let Some((id, mode)) = entry {
+            index
+                .add(&index_entry(path.clone(), id, mode))
+                .map_err(failed(repo, "writing a conflict"))?;
+        }
+        paths.insert(String::from_utf8_lossy(&path).into_owned());
+    }
+    let tree = index.write_tree_to(repo).map_err(failed(repo, "writing the merged tree"))?;
+    Ok((TreeId(tree.to_string()), paths.into_iter().collect()))
+}
+
+/// A file with both sides between conflict marks; our side where it is not text.
+fn marked(
+    repo: &Repository,
+    conflict: &git2::IndexConflict,
+    ours: &git2::IndexEntry,
+    theirs: &git2::IndexEntry,
+) -> Result<(Oid, u32)> {
+    let nothing = index_entry(ours.path.clone(), Oid::ZERO_SHA1, ours.mode);
+    let ancestor = conflict.ancestor.as_ref().unwrap_or(&nothing);
+    let is_file = |entry: &git2::IndexEntry| matches!(entry.mode, 0o100_644 | 0o100_755);
+    if !is_file(ours) || !is_file(theirs) {
+        return Ok((ours.id, ours.mode));
+    }
+    let mut options = git2::MergeFileOptions::new();
+    options.our_label("ours").their_label("base");
+    let merged = match repo.merge_file_from_index(ancestor, ours, theirs, Some(&mut options)) {
+        Ok(merged) => merged,
+        // Not text: there is nothing to mark.
+        Err(_) => return Ok((ours.id, ours.mode)),
+    };
+    let id = repo.blob(merged.content()).map_err(failed(repo, "writing a conflict"))?;
+    Ok((id, ours.mode))
+}
+
+fn index_entry(path: Vec<u8>, id: Oid, mode: u32) -> git2::IndexEntry {
+    let never = git2::IndexTime::new(0, 0);
+    git2::IndexEntry {
+        ctime: never,
+        mtime: never,
+        dev: 0,
+        ino: 0,
+        mode,
+        uid: 0,
+        gid: 0,
+        file_size: 0,
+        id,
+        flags: 0,
+        flags_extended: 0,
+        path,
+    }
 }
 
 /// The best common ancestor, if the two have any.
