@@ -6,7 +6,12 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use swarm_core::port::forge::{RepoId, Sha};
+use swarm_graph::registry::Registry;
+use swarm_tools::checks::Check;
+
+use crate::agent::untrusted::quote;
 
 /// What a run of `manager` is started with.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -62,6 +67,23 @@ pub struct Issue {
     pub base_branch: String,
 }
 
+impl Issue {
+    /// The issue for a prompt: every text of it quoted as data.
+    #[must_use]
+    pub fn quoted(&self) -> Value {
+        let remarks = self
+            .remarks
+            .iter()
+            .map(|remark| quote(&format!("comment by {}", remark.author), &remark.body));
+        json!({
+            "number": self.number,
+            "title": quote("issue title", &self.title),
+            "body": quote("issue text", &self.body),
+            "remarks": remarks.collect::<Vec<_>>(),
+        })
+    }
+}
+
 /// A comment on an issue.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Remark {
@@ -115,6 +137,8 @@ pub struct Desk {
     pub base: Sha,
     /// The commit that the next commit goes on top of: the base, or the head of the branch.
     pub start: Sha,
+    /// The commit of the base branch that the next commit takes in; empty when none.
+    pub takes_in: Sha,
     /// The branch that is or will be pushed.
     pub branch: String,
     /// The branch it shall go to.
@@ -161,6 +185,8 @@ pub struct DevOutput {
     pub outcome: DevOutcome,
     /// The change, when proposed.
     pub change: Change,
+    /// The repository's checks, as found before anything was changed.
+    pub list: Vec<Check>,
     /// Why it ended so, when stopped.
     pub reasons: Vec<String>,
 }
@@ -209,8 +235,8 @@ pub enum ReviewVerdict {
 pub struct ReviewOutput {
     /// What it makes of the change.
     pub verdict: ReviewVerdict,
-    /// The head it looked at.
-    pub head: Sha,
+    /// The change, with the head that it looked at.
+    pub change: Change,
     /// What it found, failing tests included.
     pub findings: Vec<Finding>,
 }
@@ -223,6 +249,10 @@ pub enum OpsOutcome {
     Merged,
     /// A person asked for changes.
     ChangesRequested,
+    /// The base has moved or conflicts: the change must take it in.
+    Outdated,
+    /// The head is not the one that was reviewed.
+    HeadMoved,
     /// Something other than a person's approval stands in the way.
     #[default]
     Blocked,
@@ -277,4 +307,131 @@ pub struct TaskOutcome {
     pub merge_sha: Sha,
     /// Why it was not merged.
     pub reasons: Vec<String>,
+}
+
+/// What a run of `deliver` is started with.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeliverInput {
+    /// The repository.
+    pub repo: RepoId,
+    /// The issue.
+    pub issue: Issue,
+    /// The plan that the task is from.
+    pub plan: Plan,
+    /// The task.
+    pub task: Task,
+}
+
+/// The state of a run of `deliver`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default)]
+pub struct DeliverState {
+    /// Rounds of development begun.
+    pub round: u32,
+    /// How the last round of development ended.
+    pub outcome: DevOutcome,
+    /// The change.
+    pub change: Change,
+    /// The repository's checks, as found before anything was changed.
+    pub list: Vec<Check>,
+    /// What the reviewer made of it.
+    pub verdict: ReviewVerdict,
+    /// What the next round shall deal with.
+    pub feedback: Vec<Finding>,
+    /// Whether the next round shall take the base in.
+    pub update: bool,
+    /// What became of the merge.
+    pub gate: OpsOutcome,
+    /// The merge commit.
+    pub merge_sha: Sha,
+    /// What stands in the way.
+    pub reasons: Vec<String>,
+}
+
+/// An answer in words.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    /// The answer.
+    pub comment: String,
+}
+
+/// An answer to a question about trying again.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetryAnswer {
+    /// What shall follow.
+    pub choice: RetryChoice,
+    /// Advice, perhaps.
+    #[serde(default)]
+    pub comment: String,
+}
+
+/// What shall follow.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryChoice {
+    /// Try again.
+    Retry,
+    /// End it.
+    Stop,
+}
+
+/// An answer to a question about a change that policies do not let pass unseen.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowAnswer {
+    /// What shall follow.
+    pub choice: AllowChoice,
+    /// Advice, perhaps.
+    #[serde(default)]
+    pub comment: String,
+}
+
+/// What shall follow.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AllowChoice {
+    /// Let exactly this change pass.
+    Allow,
+    /// Change it.
+    Revise,
+    /// End it.
+    Stop,
+}
+
+/// An answer to a question about a pull request that cannot be merged.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct StuckAnswer {
+    /// What shall follow.
+    pub choice: StuckChoice,
+    /// Advice, perhaps.
+    #[serde(default)]
+    pub comment: String,
+}
+
+/// What shall follow.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StuckChoice {
+    /// Look at the gate again.
+    Retry,
+    /// Hand it back to the developer.
+    Develop,
+    /// End it.
+    Stop,
+}
+
+/// Adds what several roles share.
+pub(crate) fn register(registry: Registry) -> Registry {
+    registry
+        .ty_without_default::<Answer>("Answer")
+        .ty_without_default::<RetryAnswer>("RetryAnswer")
+        .ty_without_default::<AllowAnswer>("AllowAnswer")
+        .ty_without_default::<StuckAnswer>("StuckAnswer")
+        .ty_without_default::<DeliverInput>("DeliverInput")
+        .ty::<DeliverState>("DeliverState")
+        .ty::<TaskOutcome>("TaskOutcome")
 }
