@@ -14,6 +14,7 @@ mod question;
 mod record;
 mod row;
 mod schema;
+mod script;
 mod signal;
 mod writer;
 

@@ -1,5 +1,7 @@
 //! What the crate does, through its public interface. One module per theme.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod store;
 mod store_history;
 mod store_sqlite;

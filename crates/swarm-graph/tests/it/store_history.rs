@@ -4,6 +4,7 @@
 //! same, and at the end all that can be read must be the same. The memory store is the simple
 //! one: where they differ, suspect SQL first.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -51,6 +52,25 @@ enum Op {
     Put { key: u8, expected: u8, value: u8 },
 }
 
+impl Op {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::ClaimNext { .. } => "claim next",
+            Self::Claim { .. } => "claim",
+            Self::Renew { .. } => "renew",
+            Self::Commit(_) => "commit",
+            Self::Signal { .. } => "signal",
+            Self::Begin { .. } => "begin",
+            Self::Finish { .. } => "finish",
+            Self::Note { .. } => "note",
+            Self::Answer { .. } => "answer",
+            Self::Raise { .. } => "raise",
+            Self::Put { .. } => "put",
+        }
+    }
+}
+
 /// A run, and how far the writer's epoch is from the one of the last claim.
 #[derive(Clone, Copy, Debug)]
 struct Right {
@@ -58,13 +78,16 @@ struct Right {
     off: u8,
 }
 
+/// A channel, a kind of change, and a value.
+type Changed = (u8, u8, u8);
+
 /// What a commit holds.
 #[derive(Clone, Debug)]
 struct Written {
     by: Right,
     now: i64,
     /// How far the number is from the right one, and what changes.
-    checkpoint: Option<(u8, Vec<(u8, u8, u8)>)>,
+    checkpoint: Option<(u8, Vec<Changed>)>,
     steps: Vec<u8>,
     blocks: Vec<(u8, bool)>,
     withdrawn: Vec<u8>,
@@ -181,7 +204,7 @@ fn new_run(n: u8, parent: Option<(u8, bool)>) -> NewRun {
     }
 }
 
-fn delta(&(channel, kind, value): &(u8, u8, u8)) -> ChannelDelta {
+fn delta(&(channel, kind, value): &Changed) -> ChannelDelta {
     let channel = ChannelName::new(format!("c{channel}")).unwrap();
     let change = match kind {
         0 => Change::Full(Arc::new(json!([value]))),
@@ -248,6 +271,8 @@ fn release(how: u8, now: i64, seen: u64) -> Release {
 #[derive(Default)]
 struct World {
     epochs: BTreeMap<RunId, Epoch>,
+    /// Operations that were done and not refused, by their kind.
+    done: BTreeMap<&'static str, u32>,
 }
 
 impl World {
@@ -370,7 +395,8 @@ async fn send(op: &Op, world: &World, store: &dyn Store) -> Said {
     }
 }
 
-async fn compare(history: &[Op]) -> Result<(), TestCaseError> {
+/// Returns how many operations of each kind were done.
+async fn compare(history: &[Op]) -> Result<BTreeMap<&'static str, u32>, TestCaseError> {
     let directory = tempfile::TempDir::new().unwrap();
     let options = Options { synchronous: Synchronous::Normal, ..Options::default() };
     let sqlite = SqliteStore::open(directory.path().join("swarm.db"), options).await.unwrap();
@@ -381,11 +407,18 @@ async fn compare(history: &[Op]) -> Result<(), TestCaseError> {
         let durable = send(op, &world, &sqlite).await;
         prop_assert_eq!(&durable.words, &simple.words, "operation {}: {:?}", n, op);
         world.epochs.extend(simple.claimed);
+        if simple.words.starts_with("Ok") {
+            *world.done.entry(op.kind()).or_default() += 1;
+        }
     }
     let (durable, simple) = (everything(&sqlite).await, everything(&memory).await);
-    prop_assert_eq!(durable.unwrap(), simple.unwrap());
+    let (durable, simple) = (durable.unwrap(), simple.unwrap());
+    for (durable, simple) in durable.lines().zip(simple.lines()) {
+        prop_assert_eq!(durable, simple);
+    }
+    prop_assert_eq!(durable.lines().count(), simple.lines().count());
     sqlite.close().await;
-    Ok(())
+    Ok(world.done)
 }
 
 /// From `SWARM_SEED` (64 hexadecimal digits), or fresh.
@@ -410,9 +443,18 @@ fn a_random_history_reads_the_same_in_memory_and_in_sqlite() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let config = Config { cases: 48, failure_persistence: None, ..Config::default() };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
-    let result = TestRunner::new_with_rng(config, rng)
-        .run(&vec(op(), 1..80), |history| runtime.block_on(compare(&history)));
+    let done = RefCell::new(BTreeMap::<_, u32>::new());
+    let result = TestRunner::new_with_rng(config, rng).run(&vec(op(), 30..120), |history| {
+        for (kind, times) in runtime.block_on(compare(&history))? {
+            *done.borrow_mut().entry(kind).or_default() += times;
+        }
+        Ok(())
+    });
+    let seed = hex::encode(seed);
     if let Err(difference) = result {
-        panic!("SWARM_SEED={}\n{difference}", hex::encode(seed));
+        panic!("SWARM_SEED={seed}\n{difference}");
     }
+    // Two stores that refuse everything agree, too.
+    let done = done.into_inner();
+    assert!(done.len() == 12, "{done:?} SWARM_SEED={seed}");
 }

@@ -72,7 +72,7 @@ pub async fn all_ancestors_hear_that_a_run_finished(ground: &mut dyn Ground) -> 
             .iter()
             .filter_map(|kind| payload(kind, "worker.finished"))
             .collect();
-        assert_eq!(heard, [expected.clone()], "{above}");
+        assert_eq!(heard, std::slice::from_ref(&expected), "{above}");
     }
     assert!(mailbox(&*store, "leaf").await?.is_empty());
     let output = store.run(&run("leaf")).await?.expect("there").output;

@@ -170,8 +170,14 @@ pub async fn a_worker_keeps_its_slot_while_its_question_is_open(
     assert_eq!(reserved().await?, Some(worker("w1")), "with the question");
     store.commit(release(&claim, waiting())).await?;
     assert_eq!(reserved().await?, Some(worker("w1")), "while parked");
+    store.signal(&run("r"), None, named("poke"), t(4)).await?;
+    let claim = store.claim(&run("r"), &worker("w2"), t(4), TTL).await?.expect("it was woken");
+    store.commit(Commit { blocks: vec![block("q", "r")], ..commit(&claim) }).await?;
+    assert_eq!(reserved().await?, Some(worker("w2")), "with the question asked again");
+    let seen = store.signals(&run("r")).await?[0].id;
+    store.commit(release(&claim, Release::Waiting { wake_at: None, seen })).await?;
     store.answer(&block_id("q"), Arc::new(json!(1)), person("ann"), t(5)).await?;
-    assert_eq!(reserved().await?, Some(worker("w1")), "until taken up");
+    assert_eq!(reserved().await?, Some(worker("w2")), "until taken up");
     let claim = self::claim(&*store, "r").await?;
     assert_eq!(reserved().await?, None, "the lease says it now");
     let blocks = vec![block("q2", "r")];

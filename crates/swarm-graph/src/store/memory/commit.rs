@@ -104,7 +104,7 @@ impl Inner {
 
     fn apply(&mut self, at: usize, commit: Commit, shapes: &[Shape]) -> Committed {
         let Commit { at: now, blocks, withdrawn, children, outgoing, release, .. } = commit;
-        let asked = !blocks.is_empty() || !withdrawn.is_empty() || release.is_some();
+        let keeps_or_frees = !blocks.is_empty() || !withdrawn.is_empty() || release.is_some();
         let run = &mut self.runs[at];
         run.record.updated_at = now;
         run.put_steps(commit.steps, commit.checkpoint.as_ref());
@@ -141,7 +141,7 @@ impl Inner {
             let kind = rules::blocked(&self.runs[at].record.start, block);
             woken.all(self.send_up(at, &kind, now).into_iter().map(|to| self.id(to)));
         }
-        if asked {
+        if keeps_or_frees {
             let open = self.has_open_blocks(&commit.run);
             let record = &mut self.runs[at].record;
             record.reserved_by = record.lease_owner.clone().filter(|_| open);

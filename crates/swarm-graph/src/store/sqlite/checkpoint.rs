@@ -4,12 +4,10 @@
 //! read touches the rows that count and none of those before; too many merges in a row are
 //! folded into a full value by the commit that finds them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{QueryBuilder, Sqlite};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use swarm_core::checkpoint::{Change, ChannelDelta, Checkpoint, FORMAT, State};
 use swarm_core::id::{ChannelName, RunId};
 use swarm_core::port::store::{CheckpointWrite, Result};
@@ -18,13 +16,32 @@ use swarm_core::time::Timestamp;
 use super::super::rules::{self, MERGES_MAX, Shape};
 use super::Done;
 use super::claim::Held;
-use super::row::{self, backend, corrupt, int, uint};
+use super::row::{self, backend, column, corrupt, int, uint};
+use super::script::Script;
 
 /// Where a channel stands before a change.
-struct Head {
+pub(super) struct Head {
     base: i64,
     merges: u32,
     shape: Shape,
+}
+
+impl Head {
+    /// Reads a channel's last row, if there is one, with the name of the channel.
+    pub(super) fn read(run: &RunId, row: &SqliteRow) -> Result<Option<(String, Self)>> {
+        let Some(channel) = column::<Option<String>>(row, "channel")? else { return Ok(None) };
+        let shape = shape_of(run, column(row, "shape")?)?;
+        let head = Self { base: column(row, "base")?, merges: column(row, "merges")?, shape };
+        Ok(Some((channel, head)))
+    }
+}
+
+/// The channels whose heads [`write`] must know: those that are changed and not replaced, for of
+/// a full value, nothing before it matters.
+pub(super) fn changed(checkpoint: &CheckpointWrite) -> Vec<&ChannelName> {
+    let deltas = checkpoint.deltas.iter();
+    let changed = deltas.filter(|delta| !matches!(delta.change, Change::Full(_)));
+    changed.map(|delta| &delta.channel).collect()
 }
 
 /// A change as a row.
@@ -37,9 +54,10 @@ struct Delta {
     value: String,
 }
 
-/// Writes a checkpoint.
+/// Adds a checkpoint to the script; `held` has the heads of the [`changed`] channels.
 pub(super) async fn write(
     tx: &mut SqliteConnection,
+    script: &mut Script,
     run: &RunId,
     held: &Held,
     checkpoint: &CheckpointWrite,
@@ -47,79 +65,42 @@ pub(super) async fn write(
 ) -> Done<()> {
     rules::check_seq(run, held.checkpoint_seq, checkpoint.seq)?;
     let seq = int(checkpoint.seq);
-    let heads = heads(tx, run, held.seq, &checkpoint.deltas).await?;
     let mut rows = Vec::with_capacity(checkpoint.deltas.len());
     for delta in &checkpoint.deltas {
-        rows.push(place(tx, run, held.seq, seq, delta, &heads).await?);
+        rows.push(place(tx, run, held, seq, delta).await?);
     }
-    sqlx::query("INSERT INTO checkpoints (run, seq, format, at, cursor) VALUES (?, ?, ?, ?, ?)")
-        .bind(held.seq)
-        .bind(seq)
-        .bind(FORMAT)
-        .bind(at.as_millis())
-        .bind(row::text(&checkpoint.cursor)?)
-        .execute(&mut *tx)
-        .await?;
+    script.statement("INSERT INTO checkpoints (run, seq, format, at, cursor) ").values(
+        [row::text(&checkpoint.cursor)?],
+        |mut to, cursor| {
+            to.push_bind(held.seq).push_bind(seq).push_bind(FORMAT).push_bind(at.as_millis());
+            to.push_bind(cursor);
+        },
+    );
     if rows.is_empty() {
         return Ok(());
     }
-    QueryBuilder::<Sqlite>::new(
-        "INSERT INTO channel_deltas (run, channel, seq, base, merges, shape, change, value) ",
-    )
-    .push_values(rows, |mut to, row| {
-        to.push_bind(held.seq).push_bind(row.channel).push_bind(seq).push_bind(row.base);
-        to.push_bind(row.merges).push_bind(shape_text(row.shape)).push_bind(row.change);
-        to.push_bind(row.value);
-    })
-    .build()
-    .execute(tx)
-    .await?;
+    script
+        .statement(
+            "INSERT INTO channel_deltas \
+             (run, channel, seq, base, merges, shape, change, value) ",
+        )
+        .values(rows, |mut to, row| {
+            to.push_bind(held.seq).push_bind(row.channel).push_bind(seq).push_bind(row.base);
+            to.push_bind(row.merges).push_bind(shape_text(row.shape)).push_bind(row.change);
+            to.push_bind(row.value);
+        });
     Ok(())
-}
-
-/// The heads of the channels that are changed and not replaced: of a full value, nothing before
-/// it matters.
-async fn heads(
-    tx: &mut SqliteConnection,
-    run: &RunId,
-    run_seq: i64,
-    deltas: &[ChannelDelta],
-) -> Done<HashMap<String, Head>> {
-    let channels: Vec<&ChannelName> = deltas
-        .iter()
-        .filter(|delta| !matches!(delta.change, Change::Full(_)))
-        .map(|delta| &delta.channel)
-        .collect();
-    if channels.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let rows: Vec<(String, i64, u32, String)> = sqlx::query_as(
-        "SELECT d.channel, d.base, d.merges, d.shape FROM json_each(?2) wanted \
-         JOIN channel_deltas d ON d.run = ?1 AND d.channel = wanted.value AND d.seq = \
-           (SELECT max(seq) FROM channel_deltas WHERE run = ?1 AND channel = wanted.value)",
-    )
-    .bind(run_seq)
-    .bind(row::text(&channels)?)
-    .fetch_all(tx)
-    .await?;
-    let mut heads = HashMap::new();
-    for (channel, base, merges, shape) in rows {
-        let shape = shape_of(run, &shape)?;
-        heads.insert(channel, Head { base, merges, shape });
-    }
-    Ok(heads)
 }
 
 /// A change as the row that it becomes.
 async fn place(
     tx: &mut SqliteConnection,
     run: &RunId,
-    run_seq: i64,
+    held: &Held,
     seq: i64,
     delta: &ChannelDelta,
-    heads: &HashMap<String, Head>,
 ) -> Done<Delta> {
-    let head = heads.get(delta.channel.as_str());
+    let head = held.heads.get(delta.channel.as_str());
     let shape = head.map_or(Shape::Null, |head| head.shape).after(run, delta)?;
     let base = head.map_or(seq, |head| head.base);
     let merges = head.map_or(0, |head| head.merges);
@@ -133,7 +114,7 @@ async fn place(
     match &delta.change {
         Change::Full(value) => full(value),
         Change::Merge(_) if merges >= MERGES_MAX => {
-            let mut changes = changes(tx, run, run_seq, &channel, base).await?;
+            let mut changes = changes(tx, run, held.seq, &channel, base).await?;
             changes.push(delta.change.clone());
             full(&rules::rebuild(run, &delta.channel, changes)?)
         }
@@ -204,7 +185,7 @@ async fn read_state(
                    WHERE d.run = ?1 AND d.channel > channels.channel) \
            FROM channels WHERE channels.channel IS NOT NULL) \
          SELECT d.channel, d.change, d.value FROM channels \
-         JOIN channel_deltas d ON d.run = ?1 AND d.channel = channels.channel \
+         CROSS JOIN channel_deltas d ON d.run = ?1 AND d.channel = channels.channel \
            AND d.seq <= ?2 AND d.seq >= ( \
              SELECT h.base FROM channel_deltas h \
              WHERE h.run = ?1 AND h.channel = channels.channel AND h.seq <= ?2 \

@@ -4,18 +4,20 @@
 //! looks again under its lock. What a claim brings back is read after it is durable: from then on
 //! only the new owner can change it, and if even newer owners do, their epoch shuts us out.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 use swarm_core::checkpoint::FORMAT;
-use swarm_core::id::{QueueName, RunId, WorkerId};
+use swarm_core::id::{ChannelName, QueueName, RunId, WorkerId};
 use swarm_core::port::store::{Claim, Error, Leases, Result};
 use swarm_core::run::{Epoch, RunStatus};
 use swarm_core::time::Timestamp;
 
 use super::super::rules;
-use super::row::{self, backend, select_runs, uint};
+use super::checkpoint::Head;
+use super::row::{self, backend, column, select_runs, uint};
 use super::{Done, SqliteStore};
 
 /// A run and the epoch under which it is now ours.
@@ -144,7 +146,8 @@ async fn next(
 
 /// This run, if it can be claimed now.
 async fn claimable(tx: &mut SqliteConnection, run: &RunId, now: Timestamp) -> Done<Option<i64>> {
-    let found: Option<(i64, String, Option<i64>, Option<i64>, u16)> = sqlx::query_as(
+    type Found = (i64, String, Option<i64>, Option<i64>, u16);
+    let found: Option<Found> = sqlx::query_as(
         "SELECT seq, status, lease_until, wake_at, checkpoint_format FROM runs WHERE id = ?1",
     )
     .bind(run.as_str())
@@ -189,24 +192,48 @@ pub(super) struct Held {
     pub(super) checkpoint_seq: Option<u64>,
     pub(super) event_seq: i64,
     pub(super) has_parent: bool,
+    /// Where the channels stand that were asked for.
+    pub(super) heads: HashMap<String, Head>,
 }
 
 impl Held {
     /// The fence: refuses a writer whose claim is over. Every write of a worker begins here.
     pub(super) async fn check(tx: &mut SqliteConnection, run: &RunId, epoch: Epoch) -> Done<Self> {
-        let found: Option<(i64, String, i64, Option<i64>, i64, bool)> = sqlx::query_as(
-            "SELECT seq, status, epoch, checkpoint_seq, event_seq, parent IS NOT NULL \
-             FROM runs WHERE id = ?1",
+        Self::check_with(tx, run, epoch, &[]).await
+    }
+
+    /// The fence, and the heads of these channels of the run in the same call.
+    pub(super) async fn check_with(
+        tx: &mut SqliteConnection,
+        run: &RunId,
+        epoch: Epoch,
+        channels: &[&ChannelName],
+    ) -> Done<Self> {
+        // The joins are outer ones, so that SQLite keeps their order.
+        let rows = sqlx::query(
+            "SELECT r.seq, r.status, r.epoch, r.checkpoint_seq, r.event_seq, \
+             r.parent IS NOT NULL AS has_parent, d.channel, d.base, d.merges, d.shape \
+             FROM runs r LEFT JOIN json_each(?2) wanted LEFT JOIN channel_deltas d \
+             ON d.run = r.seq AND d.channel = wanted.value AND d.seq = ( \
+               SELECT max(l.seq) FROM channel_deltas l \
+               WHERE l.run = r.seq AND l.channel = wanted.value) \
+             WHERE r.id = ?1",
         )
         .bind(run.as_str())
-        .fetch_optional(tx)
+        .bind(row::text(&channels)?)
+        .fetch_all(tx)
         .await?;
-        let Some((seq, status, found, checkpoint_seq, event_seq, has_parent)) = found else {
-            return Err(no_run(run).into());
-        };
-        let status: RunStatus = row::status(run.as_str(), &status)?;
-        rules::fence(run, status, Epoch(uint(found)), epoch)?;
-        Ok(Self { seq, checkpoint_seq: checkpoint_seq.map(uint), event_seq, has_parent })
+        let Some(first) = rows.first() else { return Err(no_run(run).into()) };
+        let status: RunStatus = row::status(run.as_str(), column(first, "status")?)?;
+        rules::fence(run, status, Epoch(uint(column(first, "epoch")?)), epoch)?;
+        let heads = rows.iter().filter_map(|row| Head::read(run, row).transpose());
+        Ok(Self {
+            seq: column(first, "seq")?,
+            checkpoint_seq: column::<Option<i64>>(first, "checkpoint_seq")?.map(uint),
+            event_seq: column(first, "event_seq")?,
+            has_parent: column(first, "has_parent")?,
+            heads: heads.collect::<Result<_>>()?,
+        })
     }
 }
 

@@ -1,11 +1,10 @@
 //! Commits: everything that a worker writes about its run, in one transaction.
 //!
-//! The statements follow the order of the fields. Nothing here undoes anything: a refusal half
-//! way rolls back the savepoint that the writer put around it.
+//! What most commits are made of is sent as one [`Script`]; the rest is rare. Nothing here undoes
+//! anything: a refusal half way rolls back the savepoint that the writer put around it.
 
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{QueryBuilder, Sqlite};
 use swarm_core::checkpoint::{FORMAT, StepRecord};
 use swarm_core::escalation::Block;
 use swarm_core::event::{Event, NewEvent};
@@ -20,6 +19,7 @@ use swarm_core::time::Timestamp;
 use super::super::rules;
 use super::claim::{Held, no_run};
 use super::row::{self, amount, int, select_runs, uint};
+use super::script::Script;
 use super::signal::{self, Woken};
 use super::{Done, SqliteStore, checkpoint, journal, question};
 
@@ -127,14 +127,17 @@ async fn raise(tx: &mut SqliteConnection, run: &RunId, limit: Limit, at: Timesta
 
 /// Writes one commit.
 async fn write(tx: &mut SqliteConnection, commit: Commit) -> Done<Committed> {
-    let held = Held::check(tx, &commit.run, commit.epoch).await?;
+    let channels = commit.checkpoint.as_ref().map(checkpoint::changed).unwrap_or_default();
+    let held = Held::check_with(tx, &commit.run, commit.epoch, &channels).await?;
     rules::check_commit(&commit)?;
     let at = commit.at;
     let next = held.checkpoint_seq.map_or(0, |last| last + 1);
+    let mut script = Script::new();
     if let Some(checkpoint) = &commit.checkpoint {
-        checkpoint::write(tx, &commit.run, &held, checkpoint, at).await?;
+        checkpoint::write(tx, &mut script, &commit.run, &held, checkpoint, at).await?;
     }
-    put_steps(tx, held.seq, next, &commit.steps).await?;
+    put_steps(&mut script, held.seq, next, &commit.steps)?;
+    let questions_change = !commit.blocks.is_empty() || !commit.withdrawn.is_empty();
     let asked = put_blocks(tx, held.seq, commit.blocks).await?;
     question::withdraw(tx, held.seq, &commit.withdrawn).await?;
     take_signals(tx, held.seq, &commit.taken, at).await?;
@@ -151,23 +154,21 @@ async fn write(tx: &mut SqliteConnection, commit: Commit) -> Done<Committed> {
     if !asked.is_empty() && held.has_parent {
         tell_asked(tx, held.seq, &asked, at, &mut woken).await?;
     }
-    let events = put_events(tx, &commit.run, held.seq, held.event_seq, commit.events, at).await?;
-    sqlx::query(
-        "UPDATE runs SET updated_at = ?2, event_seq = ?3, \
-         checkpoint_seq = coalesce(?4, checkpoint_seq), \
-         checkpoint_format = iif(?4 IS NULL, checkpoint_format, ?5) WHERE seq = ?1",
-    )
-    .bind(held.seq)
-    .bind(at.as_millis())
-    .bind(held.event_seq + int(events.len() as u64))
-    .bind(commit.checkpoint.as_ref().map(|checkpoint| int(checkpoint.seq)))
-    .bind(FORMAT)
-    .execute(&mut *tx)
-    .await?;
-    if let Some(limit) = commit.limit {
-        set_limit(tx, held.seq, limit).await?;
+    let events = number(&commit.run, held.event_seq, commit.events, at);
+    put_events(&mut script, held.seq, &events)?;
+    script.statement("UPDATE runs SET updated_at = ").bind(at.as_millis());
+    script.sql(", event_seq = ").bind(held.event_seq + int(events.len() as u64));
+    if let Some(checkpoint) = &commit.checkpoint {
+        script.sql(", checkpoint_seq = ").bind(int(checkpoint.seq));
+        script.sql(", checkpoint_format = ").bind(FORMAT);
     }
-    if !asked.is_empty() || !commit.withdrawn.is_empty() || commit.release.is_some() {
+    if let Some(limit) = commit.limit {
+        script.sql(", limit_usd = ").bind(limit.usd.map(|usd| amount(usd.0)));
+        script.sql(", limit_tokens = ").bind(limit.tokens.map(amount));
+    }
+    script.sql(" WHERE seq = ").bind(held.seq);
+    script.run(tx).await?;
+    if questions_change || commit.release.is_some() {
         reserve(tx, held.seq).await?;
     }
     if let Some(release) = commit.release {
@@ -176,31 +177,24 @@ async fn write(tx: &mut SqliteConnection, commit: Commit) -> Done<Committed> {
     Ok(Committed { events, woken: woken.0 })
 }
 
-async fn put_steps(
-    tx: &mut SqliteConnection,
-    run: i64,
-    covered_by: u64,
-    steps: &[StepRecord],
-) -> Done<()> {
+fn put_steps(script: &mut Script, run: i64, covered_by: u64, steps: &[StepRecord]) -> Result<()> {
     if steps.is_empty() {
         return Ok(());
     }
     let endings: Vec<String> =
         steps.iter().map(|step| row::text(&step.ending)).collect::<Result<_>>()?;
-    QueryBuilder::<Sqlite>::new(
-        "INSERT INTO steps \
-         (run, step, attempt, node, seq, covered_by, started_at, ended_at, ending) ",
-    )
-    .push_values(steps.iter().zip(endings), |mut to, (step, ending)| {
-        to.push_bind(run).push_bind(step.step.as_str()).push_bind(step.attempt);
-        to.push_bind(step.node.as_str()).push_bind(int(step.seq)).push_bind(int(covered_by));
-        to.push_bind(step.started_at.as_millis()).push_bind(step.ended_at.as_millis());
-        to.push_bind(ending);
-    })
-    .push(" ON CONFLICT (run, step, attempt) DO NOTHING")
-    .build()
-    .execute(tx)
-    .await?;
+    script
+        .statement(
+            "INSERT INTO steps \
+             (run, step, attempt, node, seq, covered_by, started_at, ended_at, ending) ",
+        )
+        .values(steps.iter().zip(endings), |mut to, (step, ending)| {
+            to.push_bind(run).push_bind(step.step.as_str()).push_bind(step.attempt);
+            to.push_bind(step.node.as_str()).push_bind(int(step.seq)).push_bind(int(covered_by));
+            to.push_bind(step.started_at.as_millis()).push_bind(step.ended_at.as_millis());
+            to.push_bind(ending);
+        })
+        .sql(" ON CONFLICT (run, step, attempt) DO NOTHING");
     Ok(())
 }
 
@@ -279,51 +273,31 @@ async fn tell_asked(
     Ok(())
 }
 
-/// Numbers and stores events; the caller writes the new last number to the run.
-pub(super) async fn put_events(
-    tx: &mut SqliteConnection,
-    run: &RunId,
-    run_seq: i64,
-    last: i64,
-    events: Vec<NewEvent>,
-    at: Timestamp,
-) -> Done<Vec<Event>> {
-    if events.is_empty() {
-        return Ok(Vec::new());
-    }
-    let events: Vec<Event> = events
-        .into_iter()
-        .zip(uint(last) + 1..)
-        .map(|(NewEvent { kind, step, data }, seq)| Event {
-            run: run.clone(),
-            seq,
-            at,
-            kind,
-            step,
-            data,
-        })
-        .collect();
-    let data: Vec<String> =
-        events.iter().map(|event| row::text(&event.data)).collect::<Result<_>>()?;
-    QueryBuilder::<Sqlite>::new("INSERT INTO events (run, seq, at, kind, step, data) ")
-        .push_values(events.iter().zip(data), |mut to, (event, data)| {
-            to.push_bind(run_seq).push_bind(int(event.seq)).push_bind(at.as_millis());
-            to.push_bind(event.kind.as_str());
-            to.push_bind(event.step.as_ref().map(|step| step.as_str())).push_bind(data);
-        })
-        .build()
-        .execute(tx)
-        .await?;
-    Ok(events)
+/// Events with their numbers, after the `last` one.
+pub(super) fn number(run: &RunId, last: i64, events: Vec<NewEvent>, at: Timestamp) -> Vec<Event> {
+    let seqs = uint(last) + 1..;
+    let numbered = events.into_iter().zip(seqs).map(|(event, seq)| {
+        let NewEvent { kind, step, data } = event;
+        Event { run: run.clone(), seq, at, kind, step, data }
+    });
+    numbered.collect()
 }
 
-async fn set_limit(tx: &mut SqliteConnection, run: i64, limit: Limit) -> Done<()> {
-    sqlx::query("UPDATE runs SET limit_usd = ?2, limit_tokens = ?3 WHERE seq = ?1")
-        .bind(run)
-        .bind(limit.usd.map(|usd| amount(usd.0)))
-        .bind(limit.tokens.map(amount))
-        .execute(tx)
-        .await?;
+/// Stores events; the caller writes the new last number to the run.
+pub(super) fn put_events(script: &mut Script, run: i64, events: &[Event]) -> Result<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let data: Vec<String> =
+        events.iter().map(|event| row::text(&event.data)).collect::<Result<_>>()?;
+    script.statement("INSERT INTO events (run, seq, at, kind, step, data) ").values(
+        events.iter().zip(data),
+        |mut to, (event, data)| {
+            to.push_bind(run).push_bind(int(event.seq)).push_bind(event.at.as_millis());
+            to.push_bind(event.kind.as_str());
+            to.push_bind(event.step.as_ref().map(|step| step.as_str())).push_bind(data);
+        },
+    );
     Ok(())
 }
 

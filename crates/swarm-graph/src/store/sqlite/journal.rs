@@ -13,9 +13,9 @@ use swarm_core::spend::{Spend, UsdMicros};
 use swarm_core::time::Timestamp;
 
 use super::claim::Held;
-use super::commit::put_events;
 use super::row::{self, AMOUNT_MAX, amount, backend, int, uint};
-use super::{Done, SqliteStore};
+use super::script::Script;
+use super::{Done, SqliteStore, commit};
 
 #[async_trait]
 impl Journal for SqliteStore {
@@ -96,27 +96,18 @@ async fn begin(
     at: Timestamp,
 ) -> Done<Begun> {
     let held = Held::check(tx, &key.run, key.epoch).await?;
-    let there: Option<EntryRow> = sqlx::query_as(
-        "SELECT key, intent, reserved_usd, reserved_tokens, result FROM effects \
-         WHERE run = ?1 AND step = ?2 AND key = ?3",
-    )
-    .bind(held.seq)
-    .bind(key.step.as_str())
-    .bind(&key.key)
-    .fetch_optional(&mut *tx)
-    .await?;
-    if let Some(row) = there {
-        return Ok(Begun::Existing(entry(&key.run, row)?));
-    }
     if reserve != Spend::default() {
+        if let Some(entry) = find(tx, key, held.seq).await? {
+            return Ok(Begun::Existing(entry));
+        }
         if let Some(over) = over_limit(tx, held.seq, reserve).await? {
             return Ok(over);
         }
         reserve_up(tx, held.seq, reserve).await?;
     }
-    sqlx::query(
+    let put = sqlx::query(
         "INSERT INTO effects (run, step, key, intent, reserved_usd, reserved_tokens, begun_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (run, step, key) DO NOTHING",
     )
     .bind(held.seq)
     .bind(key.step.as_str())
@@ -125,9 +116,27 @@ async fn begin(
     .bind(amount(reserve.usd.0))
     .bind(amount(reserve.tokens))
     .bind(at.as_millis())
-    .execute(tx)
+    .execute(&mut *tx)
     .await?;
-    Ok(Begun::New)
+    if put.rows_affected() == 1 {
+        return Ok(Begun::New);
+    }
+    let there = find(tx, key, held.seq).await?;
+    there.map(Begun::Existing).ok_or_else(|| sqlx::Error::RowNotFound.into())
+}
+
+/// The entry of this key.
+async fn find(tx: &mut SqliteConnection, key: &EntryKey, run: i64) -> Done<Option<Entry>> {
+    let found: Option<EntryRow> = sqlx::query_as(
+        "SELECT key, intent, reserved_usd, reserved_tokens, result FROM effects \
+         WHERE run = ?1 AND step = ?2 AND key = ?3",
+    )
+    .bind(run)
+    .bind(key.step.as_str())
+    .bind(&key.key)
+    .fetch_optional(tx)
+    .await?;
+    Ok(found.map(|row| entry(&key.run, row)).transpose()?)
 }
 
 /// A run and those above it, as a statement's last part that begins a `WHERE seq`.
@@ -144,8 +153,9 @@ macro_rules! lineage {
 
 /// The nearest limit that does not allow the reservation.
 async fn over_limit(tx: &mut SqliteConnection, run: i64, reserve: Spend) -> Done<Option<Begun>> {
+    type Found = (String, Option<i64>, Option<i64>, i64, i64);
     // A parent is always older than its child, so the nearest has the highest number.
-    let rows: Vec<(String, Option<i64>, Option<i64>, i64, i64)> = sqlx::query_as(concat!(
+    let rows: Vec<Found> = sqlx::query_as(concat!(
         lineage!(
             "SELECT id, limit_usd, limit_tokens, spent_usd + reserved_usd, \
              spent_tokens + reserved_tokens FROM runs WHERE seq"
@@ -258,13 +268,13 @@ async fn note(
     events: Vec<NewEvent>,
     at: Timestamp,
 ) -> Done<Vec<Event>> {
-    let events = put_events(tx, run, held.seq, held.event_seq, events, at).await?;
+    let events = commit::number(run, held.event_seq, events, at);
     if let Some(last) = events.last() {
-        sqlx::query("UPDATE runs SET event_seq = ?2 WHERE seq = ?1")
-            .bind(held.seq)
-            .bind(int(last.seq))
-            .execute(tx)
-            .await?;
+        let mut script = Script::new();
+        commit::put_events(&mut script, held.seq, &events)?;
+        script.statement("UPDATE runs SET event_seq = ").bind(int(last.seq));
+        script.sql(" WHERE seq = ").bind(held.seq);
+        script.run(tx).await?;
     }
     Ok(events)
 }

@@ -104,11 +104,12 @@ pub(super) async fn send_from_outside(
     at: Timestamp,
 ) -> Done<bool> {
     let seq = find(tx, run).await?;
+    // Not by `ON CONFLICT`: a signal that is not sent shall use up no number.
     let sent = sqlx::query(
         "INSERT INTO signals (run, key, at, kind) \
          SELECT seq, ?2, ?3, ?4 FROM runs \
          WHERE seq = ?1 AND status IN ('ready', 'running', 'waiting') \
-         ON CONFLICT (run, key) WHERE key IS NOT NULL DO NOTHING",
+         AND NOT EXISTS (SELECT 1 FROM signals WHERE run = ?1 AND key = ?2)",
     )
     .bind(seq)
     .bind(key)
