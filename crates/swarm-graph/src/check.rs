@@ -1,1 +1,257 @@
-//! Checks a spec: a graph, or every defect at once.
+//! From text to a checked graph, or to everything that is wrong with it.
+//!
+//! The checks go on as long as there is something to check: a node with an unknown kind still
+//! has its routes followed. What a newcomer gets wrong: a check never returns early for the whole
+//! graph; it notes a defect and leaves a gap, and [`load`] returns a graph only without gaps.
+
+mod bundle;
+mod flow;
+mod node;
+mod parallel;
+mod policies;
+mod state;
+mod value;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+use swarm_core::id::{GraphName, NodeName};
+
+use crate::defect::report::Report;
+use crate::defect::{Code, Defects, suggest};
+use crate::expr::{Env, Type};
+use crate::graph::{Graph, GraphOutput};
+use crate::registry::Registry;
+use crate::spec::read::Read as _;
+use crate::spec::yaml::{Span, Yaml, parse};
+use crate::spec::{DSL, GraphSpec};
+
+/// Where texts come from.
+pub trait Sources {
+    /// The text of a file.
+    ///
+    /// # Errors
+    /// Why it cannot be read, in words.
+    fn read(&self, path: &str) -> Result<String, String>;
+}
+
+/// Files below a directory.
+#[derive(Clone, Debug)]
+pub struct Files {
+    root: PathBuf,
+}
+
+impl Files {
+    /// Files below `root`; paths are relative to it.
+    #[must_use]
+    pub fn below(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+}
+
+impl Sources for Files {
+    fn read(&self, path: &str) -> Result<String, String> {
+        let path = self.root.join(path);
+        // A device or a huge file would be read to no end.
+        let len = std::fs::metadata(&path).map_err(|error| error.to_string())?.len();
+        if len > crate::spec::yaml::FILE_LEN_MAX as u64 {
+            return Err(format!("the file has {len} bytes"));
+        }
+        std::fs::read_to_string(&path).map_err(|error| error.to_string())
+    }
+}
+
+/// Texts in memory.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    files: BTreeMap<String, String>,
+}
+
+impl Memory {
+    /// One file.
+    #[must_use]
+    pub fn one(path: impl Into<String>, text: impl Into<String>) -> Self {
+        Self::default().with(path, text)
+    }
+
+    /// With one more file.
+    #[must_use]
+    pub fn with(mut self, path: impl Into<String>, text: impl Into<String>) -> Self {
+        self.files.insert(path.into(), text.into());
+        self
+    }
+}
+
+impl Sources for Memory {
+    fn read(&self, path: &str) -> Result<String, String> {
+        self.files.get(path).cloned().ok_or_else(|| "no such file".to_owned())
+    }
+}
+
+/// Loads the graph in the file at `path`.
+///
+/// # Errors
+/// Everything that is wrong with it, at once.
+pub fn load(sources: &dyn Sources, path: &str, registry: &Registry) -> Result<Graph, Defects> {
+    let mut report = Report::default();
+    let text = match sources.read(path) {
+        Ok(text) => text,
+        Err(why) => {
+            let file = report.add_file(path, "");
+            let top = Span { file, line: 1, column: 1, start: 0 };
+            report.error(Code::UnreadableFile, top, format!("cannot be read: {why}"));
+            return Err(report.finish().expect_err("an error was noted"));
+        }
+    };
+    check(sources, path, &text, registry, report)
+}
+
+/// Loads a graph from a text without imports, such as [`Graph::text`].
+///
+/// # Errors
+/// Everything that is wrong with it, at once.
+pub fn load_text(text: &str, registry: &Registry) -> Result<Graph, Defects> {
+    check(&Memory::default(), "graph", text, registry, Report::default())
+}
+
+fn check(
+    sources: &dyn Sources,
+    path: &str,
+    text: &str,
+    registry: &Registry,
+    mut report: Report,
+) -> Result<Graph, Defects> {
+    let file = report.add_file(path, text);
+    let draft = match parse(text, file) {
+        Ok(tree) => GraphSpec::read(&tree, &mut report).and_then(|spec| {
+            let directory = Path::new(path).parent().unwrap_or_else(|| Path::new(""));
+            Checker { sources, directory, registry, report: &mut report }.graph(&tree, &spec)
+        }),
+        Err(error) => {
+            report.error(Code::Syntax, error.at, error.message);
+            None
+        }
+    };
+    let warnings = report.finish()?;
+    let mut graph = draft.expect("a graph without defects has no gaps");
+    graph.warnings = warnings;
+    Ok(graph)
+}
+
+/// What every part of the check needs.
+struct Checker<'c> {
+    sources: &'c dyn Sources,
+    /// The directory of the graph file: imports are relative to it.
+    directory: &'c Path,
+    registry: &'c Registry,
+    report: &'c mut Report,
+}
+
+impl Checker<'_> {
+    fn graph(&mut self, tree: &Yaml, spec: &GraphSpec) -> Option<Graph> {
+        self.dsl(spec.dsl.as_ref());
+        let name = spec.graph.as_ref().and_then(|head| head.name.as_ref()).and_then(|name| {
+            GraphName::new(&name.value)
+                .map_err(|error| self.report.error(Code::BadName, name.at, error.to_string()))
+                .ok()
+        });
+        let version = self.version(spec);
+        let policies = self.policies(spec);
+        let defaults = self.defaults(spec.defaults.as_ref(), &policies);
+        let limits = self.limits(spec.limits.as_ref());
+        let input_schema = self.declared(spec.input.as_ref());
+        let state = self.state(spec.state.as_ref());
+        let base = Env::default()
+            .with("input", Type::of_schema(&input_schema))
+            .with("state", state.ty.clone())
+            .with("run", run_type());
+        let output = spec.output.as_ref().map(|output| self.output(output, &base));
+        let empty = Vec::new();
+        let specs = spec.nodes.as_ref().map_or(&empty, |nodes| &nodes.value.0);
+        if let (true, Some(nodes)) = (specs.is_empty(), &spec.nodes) {
+            self.report.error(Code::MissingKey, nodes.at, "a graph needs at least one node");
+        }
+        let place = node::Place {
+            names: specs.iter().map(|(name, _)| name.value.as_str()).collect(),
+            caught: node::caught(specs),
+            base: &base,
+            state: &state,
+            policies: &policies,
+            defaults: &defaults,
+            limits,
+        };
+        let drafts: Vec<node::Draft> =
+            specs.iter().map(|(name, spec)| self.node(name, spec, &place)).collect();
+        let entry =
+            spec.entry.as_ref().and_then(|entry| self.entry(&entry.value, entry.at, &place));
+        let topology = self.flow(&drafts, entry, limits, &state);
+        let bundle = bundle::bundle(tree, &policies);
+        let nodes: Option<IndexMap<NodeName, _>> = drafts
+            .into_iter()
+            .map(|draft| draft.into_node().map(|node| (node.name.clone(), node)))
+            .collect();
+        let nodes = nodes?;
+        Some(Graph {
+            name: name?,
+            version: version?,
+            hash: bundle.hash,
+            text: bundle.text,
+            input_schema,
+            output: output.map(|(schema, value)| GraphOutput { schema, value }),
+            channels: state.channels,
+            entry: nodes.get_index(entry?)?.0.clone(),
+            nodes,
+            limits,
+            budget: defaults.budget,
+            topology,
+            warnings: Vec::new(),
+        })
+    }
+
+    fn dsl(&mut self, dsl: Option<&crate::spec::yaml::Spanned<u32>>) {
+        if let Some(dsl) = dsl
+            && dsl.value != DSL
+        {
+            let message = format!("version {} of the format is not known", dsl.value);
+            self.report.error(Code::BadVersion, dsl.at, message).help =
+                Some(format!("this program reads version {DSL}"));
+        }
+    }
+
+    fn version(&mut self, spec: &GraphSpec) -> Option<String> {
+        let version = spec.graph.as_ref()?.version.as_ref()?;
+        let parts: Vec<&str> = version.value.split('.').collect();
+        let number = |part: &&str| {
+            !part.is_empty() && part.len() <= 9 && part.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        if parts.len() == 3 && parts.iter().all(number) {
+            return Some(version.value.clone());
+        }
+        let message = format!("`{}` is no version", version.value);
+        self.report.error(Code::BadVersion, version.at, message).help =
+            Some("write three numbers, such as `1.0.0`".to_owned());
+        None
+    }
+
+    fn entry(&mut self, name: &str, at: Span, place: &node::Place<'_>) -> Option<usize> {
+        let found = place.names.iter().position(|known| *known == name);
+        if found.is_none() {
+            self.report.error(Code::UnknownNode, at, format!("no node named `{name}`")).help =
+                suggest(name, place.names.iter().copied());
+        }
+        found
+    }
+}
+
+/// The type of `run` in expressions.
+fn run_type() -> Type {
+    let text = || Type::Text(None);
+    Type::record([("id".to_owned(), text()), ("graph".to_owned(), text())])
+}
+
+/// The type of `error` in expressions.
+fn failure_type() -> Type {
+    let schema = schemars::schema_for!(swarm_core::failure::Failure);
+    Type::of_schema(&schema.to_value())
+}

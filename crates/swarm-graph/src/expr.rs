@@ -6,10 +6,11 @@
 //! keeps integers and floats apart as CEL does. Tests compare the two on the same expressions.
 
 mod eval;
-
+mod infer;
 mod ir;
 mod parse;
 mod template;
+mod ty;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,9 +19,12 @@ use serde_json::Value;
 use swarm_core::checkpoint::State;
 use thiserror::Error;
 
+pub(crate) use self::infer::{Env, infer};
 pub use self::parse::{NODES_MAX, NestingLimit, ParseError, SOURCE_LEN_MAX};
 
 pub use self::template::{Piece, Template};
+pub(crate) use self::template::{RawPiece, pieces};
+pub(crate) use self::ty::{Fields, Type};
 
 /// A compiled expression. Cheap to clone.
 #[derive(Clone)]

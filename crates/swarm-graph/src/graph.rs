@@ -14,6 +14,7 @@ use swarm_core::escalation::Reason;
 use swarm_core::id::{ChannelName, GraphHash, GraphName, NodeName, QueueName};
 use swarm_core::reducer::Reducer;
 
+use crate::defect::Defect;
 use crate::expr::{Expr, Template};
 use crate::registry::{ErasedNode, ReduceFn};
 
@@ -32,10 +33,20 @@ pub struct Graph {
     pub(crate) limits: Limits,
     pub(crate) budget: Option<Budget>,
     pub(crate) topology: Topology,
+    pub(crate) warnings: Vec<Defect>,
 }
 
 /// Nodes by their place in [`Graph::nodes`], and the ways between them; `None` is `$end`.
-pub(crate) type Topology = DiGraph<Option<usize>, Way>;
+pub(crate) type Topology = DiGraph<Option<Spot>, Way>;
+
+/// A node in the topology.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Spot {
+    /// Its place in [`Graph::nodes`].
+    pub(crate) index: usize,
+    /// Whether it waits for several nodes to lead to it.
+    pub(crate) is_join: bool,
+}
 
 /// One way from a node to another.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,6 +126,12 @@ impl Graph {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// What is most likely not what was meant, though the graph can be used.
+    #[must_use]
+    pub fn warnings(&self) -> &[Defect] {
+        &self.warnings
     }
 
     /// What a run may cost, if it is bounded.

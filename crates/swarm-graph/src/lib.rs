@@ -17,7 +17,7 @@ pub mod registry;
 mod resume;
 pub mod schema;
 mod settle;
-pub mod spec;
+mod spec;
 pub mod store;
 pub mod system;
 mod timeout;

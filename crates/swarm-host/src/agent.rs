@@ -269,7 +269,10 @@ impl Loop<'_> {
                         self.repeats = Repeats::default();
                         result.text += &advice(&asked.comment);
                     } else if count >= self.limits.repeats_warn {
-                        result.text.push_str(&note(count));
+                        result.text += &format!(
+                            "\n\n[The host notes: this is the same call with the same result, {count} times in a row. \
+                             Do something else, `finish`, or `ask`.]"
+                        );
                     }
                     result
                 }
@@ -303,21 +306,8 @@ impl Loop<'_> {
                 let summary = bench::summary(name, arguments);
                 ctx.emit("tool.called", json!({ "tool": name, "summary": summary })).await?;
                 let began = ctx.now();
-                let mut result = bench.call(name, arguments.clone()).await?;
-                let tree = if bench.mutates(name) {
-                    match bench.capture().await {
-                        Ok(tree) => Some(tree),
-                        // What the call left cannot be kept, such as a file of a gigabyte.
-                        Err(failure) if failure.class == "workspace" => {
-                            bench.restore(before).await?;
-                            result = ToolResult::error(format!("The call was undone: {}.", failure.message));
-                            None
-                        }
-                        Err(failure) => return Err(failure.into()),
-                    }
-                } else {
-                    None
-                };
+                let result = bench.call(name, arguments.clone()).await?;
+                let tree = if bench.mutates(name) { Some(bench.capture().await?) } else { None };
                 in_place.store(true, Ordering::Relaxed);
                 let ms = u64::try_from(ctx.now().since(began).as_millis()).unwrap_or(u64::MAX);
                 ctx.emit(
@@ -411,13 +401,6 @@ impl Loop<'_> {
         let ask = Ask::choice(reason, question, &["retry", "stop"]).with_context(context);
         self.ctx.ask(key, ask).await
     }
-}
-
-fn note(count: u32) -> String {
-    format!(
-        "\n\n[The host notes: this is the same call with the same result, {count} times in a row. Do something \
-         else, `finish`, or `ask`.]"
-    )
 }
 
 fn advice(comment: &str) -> String {

@@ -110,6 +110,7 @@ pub(crate) enum Function {
     StartsWith,
     EndsWith,
     Matches,
+    Join,
     String,
     Int,
     Double,
@@ -120,12 +121,13 @@ pub(crate) enum Function {
 impl Function {
     /// Every function: its name, how many arguments it takes with its target, and whether it may
     /// be written as a function, and as a method.
-    pub(crate) const ALL: [(&'static str, Self, usize, bool, bool); 10] = [
+    pub(crate) const ALL: [(&'static str, Self, usize, bool, bool); 11] = [
         ("size", Self::Size, 1, true, true),
         ("contains", Self::Contains, 2, false, true),
         ("startsWith", Self::StartsWith, 2, false, true),
         ("endsWith", Self::EndsWith, 2, false, true),
         ("matches", Self::Matches, 2, true, true),
+        ("join", Self::Join, 2, false, true),
         ("string", Self::String, 1, true, false),
         ("int", Self::Int, 1, true, false),
         ("double", Self::Double, 1, true, false),

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod loading;
+mod shop;
 mod store;
 mod store_history;
 mod store_sqlite;

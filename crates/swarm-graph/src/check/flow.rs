@@ -1,0 +1,292 @@
+//! The flow of a graph: what can be reached, what comes to an end, what goes round.
+
+use std::collections::BTreeSet;
+
+use petgraph::Direction;
+use petgraph::algo::tarjan_scc;
+use petgraph::graph::NodeIndex;
+use petgraph::visit::{Dfs, EdgeRef, Reversed};
+
+use super::Checker;
+use super::node::Draft;
+use super::state::StateDraft;
+use crate::defect::{Code, suggest};
+use crate::graph::{Limits, Spot, Topology, Way};
+
+impl Checker<'_> {
+    /// Checks the flow, and makes the graph that the printers walk.
+    pub(super) fn flow(
+        &mut self,
+        drafts: &[Draft],
+        entry: Option<usize>,
+        limits: Limits,
+        state: &StateDraft,
+    ) -> Topology {
+        let topology = topology(drafts);
+        self.reach(drafts, entry, &topology);
+        self.ends(drafts, &topology);
+        self.cycles(drafts, &topology);
+        self.bounds(drafts, limits);
+        self.joins(drafts, entry, &topology);
+        self.parallel_writers(drafts, &topology, state);
+        topology
+    }
+
+    fn reach(&mut self, drafts: &[Draft], entry: Option<usize>, topology: &Topology) {
+        let Some(entry) = entry else { return };
+        let mut reached = BTreeSet::new();
+        let mut dfs = Dfs::new(topology, NodeIndex::new(entry));
+        while let Some(node) = dfs.next(topology) {
+            reached.insert(node.index());
+        }
+        for (index, draft) in drafts.iter().enumerate() {
+            if !reached.contains(&index) {
+                let message = format!("no way leads from `entry` to node `{}`", draft.name);
+                self.report.error(Code::UnreachableNode, draft.at, message);
+            }
+        }
+    }
+
+    fn ends(&mut self, drafts: &[Draft], topology: &Topology) {
+        let end = NodeIndex::new(drafts.len());
+        let mut ending = BTreeSet::new();
+        let reversed = Reversed(topology);
+        let mut dfs = Dfs::new(reversed, end);
+        while let Some(node) = dfs.next(reversed) {
+            ending.insert(node.index());
+        }
+        // A way that could not be read may have been the way out.
+        for (index, _) in drafts.iter().enumerate().filter(|(_, draft)| !draft.is_whole) {
+            let mut dfs = Dfs::new(reversed, NodeIndex::new(index));
+            while let Some(node) = dfs.next(reversed) {
+                ending.insert(node.index());
+            }
+        }
+        for (index, draft) in drafts.iter().enumerate() {
+            if !ending.contains(&index) {
+                let message = format!("no way leads from node `{}` to `$end`", draft.name);
+                self.report.error(Code::NoWayToEnd, draft.at, message);
+            }
+        }
+    }
+
+    /// Every cycle must have a `max` on one of its ways: without the bounded ones, none is left.
+    fn cycles(&mut self, drafts: &[Draft], topology: &Topology) {
+        let unbounded: Topology = topology
+            .filter_map(|_, node| Some(*node), |_, way| way.max.is_none().then(|| way.clone()));
+        for component in tarjan_scc(&unbounded) {
+            let members: BTreeSet<usize> = component.iter().map(|node| node.index()).collect();
+            let Some(path) = shortest_cycle(&unbounded, &members) else { continue };
+            let names: Vec<&str> =
+                path.iter().chain(path.first()).map(|index| drafts[*index].name.as_str()).collect();
+            let message = format!("the cycle {} has no bound", names.join(" → "));
+            let (last, first) = (path[path.len() - 1], path[0]);
+            let at = way_at(&drafts[last], first).unwrap_or(drafts[last].at);
+            self.report.error(Code::UnboundedCycle, at, message).help = Some(
+                "put a `max` on a route or a `catch` of it; waiting and `limits` are no bound"
+                    .to_owned(),
+            );
+        }
+    }
+
+    /// A `max` that `visits_per_node` never lets be used up.
+    fn bounds(&mut self, drafts: &[Draft], limits: Limits) {
+        for way in drafts.iter().flat_map(|draft| &draft.ways) {
+            if let Some(max) = way.max
+                && max > limits.visits_per_node
+            {
+                let message = format!(
+                    "`max: {max}` is never reached: `limits.visits_per_node` is {}",
+                    limits.visits_per_node
+                );
+                self.report.warn(Code::BoundAboveLimit, way.at, message).help =
+                    Some("raise the limit, or lower the `max`".to_owned());
+            }
+        }
+    }
+
+    fn joins(&mut self, drafts: &[Draft], entry: Option<usize>, topology: &Topology) {
+        for (index, draft) in drafts.iter().enumerate() {
+            let mut members: Vec<usize> = Vec::new();
+            for wanted in &draft.when_all {
+                let found = drafts.iter().position(|other| other.name == wanted.value);
+                let Some(found) = found else {
+                    let message = format!("no node named `{}`", wanted.value);
+                    self.report.error(Code::UnknownNode, wanted.at, message).help =
+                        suggest(&wanted.value, drafts.iter().map(|draft| draft.name.as_str()));
+                    continue;
+                };
+                if members.contains(&found) {
+                    let message = format!("`{}` is there twice", wanted.value);
+                    self.report.error(Code::DuplicateName, wanted.at, message);
+                    continue;
+                }
+                members.push(found);
+                if way_at(&drafts[found], index).is_none() && drafts[found].is_whole {
+                    let message = format!(
+                        "the join `{}` is never met: `{}` does not lead to it",
+                        draft.name, wanted.value
+                    );
+                    self.report.error(Code::JoinNeverMet, wanted.at, message);
+                }
+            }
+            if draft.when_all.is_empty() {
+                continue;
+            }
+            if entry == Some(index) {
+                let message = format!("a run cannot begin in the join `{}`", draft.name);
+                self.report.error(Code::JoinNeverMet, draft.at, message);
+            }
+            for (from, other) in drafts.iter().enumerate() {
+                if let (Some(at), false) = (way_at(other, index), members.contains(&from)) {
+                    let message = format!(
+                        "`{}` leads to the join `{}`, which does not wait for it",
+                        other.name, draft.name
+                    );
+                    self.report.error(Code::JoinNeverMet, at, message).help =
+                        Some(format!("add `{}` to its `when_all`", other.name));
+                }
+            }
+            self.exclusive(drafts, index, &members, topology);
+        }
+    }
+
+    /// Two members of a join of which a run only ever takes one.
+    fn exclusive(&mut self, drafts: &[Draft], join: usize, members: &[usize], topology: &Topology) {
+        let together = super::parallel::together(topology, Some(join));
+        for (position, first) in members.iter().enumerate() {
+            for second in &members[position + 1..] {
+                let pair = (*first.min(second), *first.max(second));
+                let after = |a: usize, b: usize| reaches_around(topology, a, b, join);
+                if together.contains(&pair) || after(*first, *second) || after(*second, *first) {
+                    continue;
+                }
+                let message = format!(
+                    "the join `{}` is never met: a run goes through `{}` or `{}`, never both",
+                    drafts[join].name, drafts[*first].name, drafts[*second].name
+                );
+                self.report.error(Code::JoinNeverMet, drafts[join].at, message);
+            }
+        }
+    }
+
+    fn parallel_writers(&mut self, drafts: &[Draft], topology: &Topology, state: &StateDraft) {
+        let together = super::parallel::together(topology, None);
+        for (channel, entry) in &state.channels {
+            if entry.reducer.takes_parallel_writes() {
+                continue;
+            }
+            let writers: Vec<(usize, crate::spec::yaml::Span)> = drafts
+                .iter()
+                .enumerate()
+                .flat_map(|(index, draft)| draft.writes.iter().map(move |write| (index, write)))
+                .filter(|(_, (written, _))| written == channel)
+                .map(|(index, (_, at))| (index, *at))
+                .collect();
+            let help = || {
+                Some("give the channel a reducer that takes several, such as `append`, or join the ways first".to_owned())
+            };
+            for (position, (first, at)) in writers.iter().enumerate() {
+                let own = &drafts[*first];
+                if own.is_loop {
+                    let message = format!(
+                        "the items of `{}` write channel `{channel}` at the same time",
+                        own.name
+                    );
+                    self.report.error(Code::ParallelWriters, *at, message).help = help();
+                }
+                let rival = writers[position..].iter().find(|(second, _)| {
+                    together.contains(&(*first.min(second), *first.max(second)))
+                });
+                if let Some((second, _)) = rival {
+                    let message = if first == second {
+                        format!(
+                            "`{}` may run twice at the same time, and writes channel `{channel}`",
+                            own.name
+                        )
+                    } else {
+                        format!(
+                            "`{}` and `{}` may write channel `{channel}` at the same time",
+                            own.name, drafts[*second].name
+                        )
+                    };
+                    self.report.error(Code::ParallelWriters, *at, message).help = help();
+                }
+            }
+        }
+    }
+}
+
+/// Nodes by their place in the file, `$end` behind the last.
+fn topology(drafts: &[Draft]) -> Topology {
+    let mut topology = Topology::new();
+    for (index, draft) in drafts.iter().enumerate() {
+        topology.add_node(Some(Spot { index, is_join: !draft.when_all.is_empty() }));
+    }
+    let end = topology.add_node(None);
+    for (index, draft) in drafts.iter().enumerate() {
+        for way in &draft.ways {
+            for (target, _) in &way.to {
+                let to = target.map_or(end, NodeIndex::new);
+                let way = Way {
+                    place: way.place.clone(),
+                    when: way.when.clone(),
+                    max: way.max,
+                    on_failure: way.on_failure,
+                };
+                topology.add_edge(NodeIndex::new(index), to, way);
+            }
+        }
+    }
+    topology
+}
+
+/// Where a node says that it leads to another.
+fn way_at(draft: &Draft, target: usize) -> Option<crate::spec::yaml::Span> {
+    let mut targets = draft.ways.iter().flat_map(|way| &way.to);
+    targets.find(|(to, _)| *to == Some(target)).map(|(_, at)| *at)
+}
+
+/// The shortest cycle inside a component that begins at its first node, if there is one.
+fn shortest_cycle(graph: &Topology, members: &BTreeSet<usize>) -> Option<Vec<usize>> {
+    let start = *members.first()?;
+    let mut queue = std::collections::VecDeque::from([vec![start]]);
+    let mut seen = BTreeSet::new();
+    while let Some(path) = queue.pop_front() {
+        let last = NodeIndex::new(*path.last()?);
+        let mut targets: Vec<usize> = graph
+            .edges_directed(last, Direction::Outgoing)
+            .map(|edge| edge.target().index())
+            .collect();
+        targets.sort_unstable();
+        for target in targets {
+            if target == start {
+                return Some(path);
+            }
+            if members.contains(&target) && seen.insert(target) {
+                let mut longer = path.clone();
+                longer.push(target);
+                queue.push_back(longer);
+            }
+        }
+    }
+    None
+}
+
+/// Whether a way leads from one node to another without passing a third.
+fn reaches_around(topology: &Topology, from: usize, to: usize, around: usize) -> bool {
+    let mut seen = BTreeSet::from([from]);
+    let mut left = vec![from];
+    while let Some(here) = left.pop() {
+        for target in topology.neighbors(NodeIndex::new(here)) {
+            let target = target.index();
+            if target == to {
+                return true;
+            }
+            if target != around && seen.insert(target) {
+                left.push(target);
+            }
+        }
+    }
+    false
+}
