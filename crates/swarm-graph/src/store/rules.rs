@@ -227,7 +227,8 @@ pub(super) fn answered(start: &NewRun, block: &Block) -> SignalKind {
 fn about(start: &NewRun, block: &Block) -> Value {
     json!({
         "run": start.id, "graph": start.graph, "block": block.id,
-        "reason": block.ask.reason, "question": block.ask.question, "labels": start.labels,
+        "reason": block.ask.reason, "question": block.ask.question,
+        "requested_input": block.ask.requested_input, "labels": start.labels,
     })
 }
 

@@ -124,7 +124,8 @@ pub async fn ancestors_hear_of_a_question_and_of_its_answer(ground: &mut dyn Gro
     store.answer(&block_id("q"), left, person("ann"), t(2)).await?;
     let expected = json!({
         "run": "leaf", "graph": "g", "block": "q", "reason": "ambiguous_spec",
-        "question": "Which way?", "labels": { "issue": "leaf" },
+        "question": "Which way?", "requested_input": block("q", "leaf").ask.requested_input,
+        "labels": { "issue": "leaf" },
     });
     for above in ["top", "mid"] {
         let heard = mailbox(&*store, above).await?;
