@@ -173,6 +173,9 @@ pub(crate) fn read_file(
     bytes_max: u64,
 ) -> Result<Option<Vec<u8>>> {
     let tree = tree(repo, treeish)?;
+    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Ok(None);
+    }
     let entry = match tree.get_path(Path::new(path)) {
         Ok(entry) => entry,
         Err(error) if is_missing(&error) => return Ok(None),

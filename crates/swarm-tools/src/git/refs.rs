@@ -12,7 +12,7 @@ pub fn check_branch(name: &str) -> Result<()> {
     if name.starts_with('-') {
         return fail("it must not start with `-`");
     }
-    if name == "HEAD" || name.starts_with("refs/") {
+    if name == "HEAD" || name == "@" || name.starts_with("refs/") {
         return fail("write the branch alone, without `refs/`");
     }
     if name.len() > 200 {

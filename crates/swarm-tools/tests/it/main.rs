@@ -1,4 +1,7 @@
 //! The tools against real peers: HTTP on loopback, git, sandboxes, files.
 
+mod git;
 mod model;
 mod model_record;
+mod repo;
+mod workspace;
