@@ -67,13 +67,19 @@ pub(crate) fn between(
     Ok(diff)
 }
 
+/// Counts without recursion: how deeply a repository nests its folders is not up to us.
 fn count_files(repo: &Repository, tree: &Tree<'_>) -> Result<u64> {
     let mut count = 0;
-    tree.walk(git2::TreeWalkMode::PreOrder, |_, entry| {
-        count += u64::from(entry.kind() != Some(git2::ObjectType::Tree));
-        git2::TreeWalkResult::Ok
-    })
-    .map_err(failed(repo, "counting files"))?;
+    let mut folders = vec![tree.id()];
+    while let Some(id) = folders.pop() {
+        let tree = repo.find_tree(id).map_err(failed(repo, "counting files"))?;
+        for entry in &tree {
+            match entry.kind() {
+                Some(git2::ObjectType::Tree) => folders.push(entry.id()),
+                _ => count += 1,
+            }
+        }
+    }
     Ok(count)
 }
 

@@ -10,14 +10,16 @@ use git2::{Odb, Oid, Repository, Tree};
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
-use super::walk::{EXECUTABLE, FILE, FOLDER, Folder, LINK, Node, SUBMODULE, Scan, join, text};
+use super::walk::{
+    DEPTH_MAX, EXECUTABLE, FILE, FOLDER, Folder, LINK, Node, SUBMODULE, Scan, join, text,
+};
 use super::{Error, Result, disk, names};
 use crate::git::objects::failed;
 
 /// Writes a tree into an empty folder of ours.
 pub(super) fn write_new(repo: &Repository, tree: &Tree<'_>, root: &Path) -> Result<()> {
     let writer = Writer::new(repo)?;
-    writer.check(tree, &[])?;
+    writer.check(tree, &[], 0)?;
     let root = disk::open_root(root)?;
     writer.fill(root.as_fd(), tree, &[])
 }
@@ -31,7 +33,7 @@ pub(super) fn make_equal(
     home: &Path,
 ) -> Result<()> {
     let writer = Writer::new(repo)?;
-    writer.check(target, &[])?;
+    writer.check(target, &[], 0)?;
     let (root, drafts) = (disk::open_root(&home.join("tree"))?, disk::open_root(home)?);
     writer.equalize(root.as_fd(), drafts.as_fd(), &scan.root, target, &[])
 }
@@ -56,14 +58,17 @@ impl<'r> Writer<'r> {
     }
 
     /// Refuses a tree with a name that must not be written, before anything is.
-    fn check(&self, tree: &Tree<'_>, path: &[u8]) -> Result<()> {
+    fn check(&self, tree: &Tree<'_>, path: &[u8], depth: usize) -> Result<()> {
+        if depth > DEPTH_MAX {
+            return Err(Error::TooDeep { path: text(path), max: DEPTH_MAX });
+        }
         for entry in tree {
             let full = join(path, entry.name_bytes());
             if let Some(why) = names::refusal(entry.name_bytes()) {
                 return Err(Error::BadName { path: text(&full), why });
             }
             match entry.filemode() {
-                FOLDER => self.check(&self.subtree(entry.id())?, &full)?,
+                FOLDER => self.check(&self.subtree(entry.id())?, &full, depth + 1)?,
                 FILE | EXECUTABLE | LINK | SUBMODULE | 0o100_664 => {}
                 _ => return Err(Error::BadName { path: text(&full), why: "its kind is unknown" }),
             }

@@ -129,6 +129,9 @@ pub(super) fn write_new(
 }
 
 /// Removes whatever has a name in a folder; a folder with all below it. Nothing there is fine.
+///
+/// An agent can nest folders deeper than we have file descriptors or stack. So folders that are
+/// found deeper down are first moved up, and only ever two are open.
 pub(super) fn remove_at(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
     let found = match stat(&dir, name) {
         Ok(found) => found,
@@ -138,14 +141,55 @@ pub(super) fn remove_at(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
     if kind(&found) != FileType::Directory {
         return rustix::fs::unlinkat(dir, name, AtFlags::empty());
     }
-    let inner = open_dir(&dir, name)?;
-    if found.st_mode & 0o300 != 0o300 {
-        rustix::fs::fchmod(&inner, Mode::RWXU)?;
+    let top = open_writable(&dir, name)?;
+    let mut moved = 0;
+    loop {
+        let inner = names(&top)?;
+        if inner.is_empty() {
+            return rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR);
+        }
+        for inner in inner {
+            empty_into(&top, &inner, &mut moved)?;
+        }
     }
-    for name in names(&inner)? {
-        remove_at(&inner, &name)?;
+}
+
+/// Removes a name from `top`; the folders in it, if it is one, are moved to `top`.
+fn empty_into(top: &OwnedFd, name: &[u8], moved: &mut u64) -> rustix::io::Result<()> {
+    if kind(&stat(top, name)?) != FileType::Directory {
+        return rustix::fs::unlinkat(top, name, AtFlags::empty());
     }
-    rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
+    let open = open_writable(top, name)?;
+    for inner in names(&open)? {
+        if kind(&stat(&open, &inner)?) == FileType::Directory {
+            // A folder can only be moved by who may write in it.
+            drop(open_writable(&open, &inner)?);
+            move_up(&open, &inner, top, moved)?;
+        } else {
+            rustix::fs::unlinkat(&open, &inner, AtFlags::empty())?;
+        }
+    }
+    rustix::fs::unlinkat(top, name, AtFlags::REMOVEDIR)
+}
+
+fn move_up(from: &OwnedFd, name: &[u8], top: &OwnedFd, moved: &mut u64) -> rustix::io::Result<()> {
+    loop {
+        *moved += 1;
+        let fresh = format!("removed-{moved}");
+        match rustix::fs::renameat(from, name, top, fresh.as_bytes()) {
+            Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR | Errno::ISDIR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Opens a folder in which its owner may read, write and search from now on.
+fn open_writable(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let open = open_dir(dir, name)?;
+    if rustix::fs::fstat(&open)?.st_mode & 0o700 != 0o700 {
+        rustix::fs::fchmod(&open, Mode::RWXU)?;
+    }
+    Ok(open)
 }
 
 /// Removes a folder of ours with all below it. Nothing there is fine.

@@ -14,7 +14,7 @@ use crate::git::objects::{failed, place};
 use crate::git::{self, TreeId};
 
 /// How deep folders may be nested. Each open one holds a file descriptor.
-const DEPTH_MAX: usize = 200;
+pub(super) const DEPTH_MAX: usize = 200;
 
 pub(super) const FILE: i32 = 0o100_644;
 pub(super) const EXECUTABLE: i32 = 0o100_755;
@@ -132,6 +132,10 @@ impl<'a> Walk<'a> {
                 if let Some(submodule) = tracked.submodule {
                     self.look_into_submodule(dir, name, path)?;
                     return Ok(Some(Node::Leaf(SUBMODULE, Some(submodule))));
+                }
+                if depth >= DEPTH_MAX && self.request.limits.is_none() {
+                    // Nothing tracked is nested as deeply: it only has to go.
+                    return Ok(Some(Node::Leaf(FILE, None)));
                 }
                 if tracked.folders.is_empty() && is_ignored {
                     return Ok(None);

@@ -20,14 +20,14 @@ fn none() -> Credentials {
 /// A commit with the files of another, on top of it.
 async fn commit_on(mirror: &swarm_tools::git::Mirror, parent: &Sha, message: &str) -> Sha {
     let new = NewCommit {
-        tree: mirror.tree_of(parent).await.unwrap(),
+        tree: mirror.tree_of(parent).await.expect("nothing stands in the way"),
         parents: vec![parent.clone()],
         author: bot(),
         committer: bot(),
         at: NOW,
         message: message.to_owned(),
     };
-    mirror.commit(new).await.unwrap()
+    mirror.commit(new).await.expect("nothing stands in the way")
 }
 
 #[tokio::test]
@@ -354,7 +354,7 @@ async fn a_server_that_never_answers_is_given_up_and_no_process_is_left() {
 }
 
 fn is_mentioned_by_a_process(text: &str) -> bool {
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let processes = std::fs::read_dir("/proc").expect("it can be read").flatten();
     processes.into_iter().any(|process| {
         std::fs::read(process.path().join("cmdline"))
             .is_ok_and(|line| String::from_utf8_lossy(&line).contains(text))

@@ -1,5 +1,6 @@
 //! The tools against real peers: HTTP on loopback, git, sandboxes, files.
 
+mod forge;
 mod git;
 mod model;
 mod model_record;

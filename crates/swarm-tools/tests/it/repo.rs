@@ -99,7 +99,7 @@ impl Bench {
             "fsmonitor-watchman",
         ] {
             let path = hooks.join(hook);
-            write(&path, &format!("#!/bin/sh\necho {hook} >> '{}'\n", mark.display()));
+            write(&path, format!("#!/bin/sh\necho {hook} >> '{}'\n", mark.display()));
             make_executable(&path);
         }
         mark

@@ -27,8 +27,8 @@ impl Desk {
     async fn of(bench: Bench) -> Self {
         let mirror = bench.mirror().await;
         let workspace = Workspaces::new(bench.path("data/workspaces")).at("run.deliver#1/0.dev#1");
-        let main = mirror.branch("main").await.unwrap();
-        workspace.checkout(&mirror, &main, NOW).await.unwrap();
+        let main = mirror.branch("main").await.expect("nothing stands in the way");
+        workspace.checkout(&mirror, &main, NOW).await.expect("nothing stands in the way");
         Self { bench, mirror, workspace }
     }
 
@@ -41,7 +41,7 @@ impl Desk {
     }
 
     async fn capture(&self) -> TreeSnapshot {
-        self.workspace.capture(&self.mirror).await.unwrap()
+        self.workspace.capture(&self.mirror).await.expect("nothing stands in the way")
     }
 
     /// Mode and path of all entries of a tree, as git sees them.
@@ -60,20 +60,24 @@ impl Desk {
 /// Everything in a folder as lines, links not followed.
 fn listing(root: &Path) -> Vec<String> {
     fn walk(dir: &Path, root: &Path, lines: &mut Vec<String>) {
-        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        for entry in std::fs::read_dir(dir).expect("it can be read").flatten() {
             let path = entry.path();
-            let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
-            let kind = entry.file_type().unwrap();
+            let name =
+                path.strip_prefix(root).expect("it can be read").to_string_lossy().into_owned();
+            let kind = entry.file_type().expect("it can be read");
             if kind.is_symlink() {
-                lines.push(format!("{name} -> {}", std::fs::read_link(&path).unwrap().display()));
+                lines.push(format!(
+                    "{name} -> {}",
+                    std::fs::read_link(&path).expect("it can be read").display()
+                ));
             } else if kind.is_dir() {
                 lines.push(format!("{name}/"));
                 walk(&path, root, lines);
             } else if kind.is_file() {
                 use std::os::unix::fs::PermissionsExt as _;
-                let mode = entry.metadata().unwrap().permissions().mode();
+                let mode = entry.metadata().expect("it can be read").permissions().mode();
                 let star = if mode & 0o100 == 0 { "" } else { "*" };
-                let text = std::fs::read(&path).unwrap();
+                let text = std::fs::read(&path).expect("it can be read");
                 lines.push(format!("{name}{star} {:?}", String::from_utf8_lossy(&text)));
             } else {
                 lines.push(format!("{name} special"));
@@ -367,8 +371,8 @@ async fn pipes_and_unreadable_files_neither_hang_nor_break_a_capture() {
     desk.write("locked/file", "x\n");
     for path in ["locked/file", "locked"] {
         use std::os::unix::fs::PermissionsExt as _;
-        let none = std::fs::Permissions::from_mode(0);
-        std::fs::set_permissions(desk.path(path), none).unwrap();
+        let none = std::fs::Permissions::from_mode(0o000);
+        std::fs::set_permissions(desk.path(path), none).expect("nothing stands in the way");
     }
     let snapshot = desk.capture().await;
     assert_eq!(desk.list(&snapshot.tree), "100644 a.txt\n100644 locked/file");
@@ -409,6 +413,50 @@ async fn what_is_too_large_is_named_with_what_to_do() {
     desk.write(&format!("{deep}/x"), "x");
     let error = desk.workspace.capture(&desk.mirror).await.unwrap_err();
     assert!(matches!(error, Error::TooDeep { .. }), "{error}");
+    let base = desk.mirror.tree_of(&desk.workspace.base().unwrap().unwrap()).await.unwrap();
+    desk.workspace.restore(&desk.mirror, &base).await.unwrap();
+    assert_eq!(desk.capture().await.tree, base);
+}
+
+#[tokio::test]
+async fn folders_deeper_than_any_path_are_removed() {
+    let desk = Desk::new(&[("a.txt", "a\n")]).await;
+    // An ignored folder, so that nothing looks into it before it is removed.
+    let mut here = desk.path("node_modules");
+    std::fs::create_dir(&here).unwrap();
+    // Deeper than there are file descriptors; built from the inside, as no path is that long.
+    let part = "d/".repeat(300);
+    for _ in 0..5 {
+        let above = desk.path("above");
+        std::fs::create_dir_all(above.join(&part)).unwrap();
+        std::fs::rename(&here, above.join(&part).join("in")).unwrap();
+        std::fs::rename(&above, desk.path("node_modules")).unwrap();
+        here = desk.path("node_modules");
+    }
+    desk.workspace.remove(&desk.mirror, NOW).await.unwrap().unwrap();
+    assert!(!desk.workspace.tree().exists());
+}
+
+#[tokio::test]
+async fn a_repository_nested_too_deeply_is_refused_and_not_followed() {
+    let bench = Bench::new(&[("a.txt", "a\n")]);
+    let mirror = bench.mirror().await;
+    let repo = git2::Repository::open_bare(mirror.path()).unwrap();
+    let mut inner = repo.treebuilder(None).unwrap().write().unwrap();
+    for _ in 0..3_000 {
+        let mut builder = repo.treebuilder(None).unwrap();
+        builder.insert("d", inner, 0o040_000).unwrap();
+        inner = builder.write().unwrap();
+    }
+    let tree = repo.find_tree(inner).unwrap();
+    let signature = git2::Signature::now("E", "e@e").unwrap();
+    let commit = repo.commit(None, &signature, &signature, "x", &tree, &[]).unwrap();
+    let workspace = Workspaces::new(bench.path("data/workspaces")).at("deep");
+    let commit = Sha(commit.to_string());
+    let error = workspace.checkout(&mirror, &commit, NOW).await.unwrap_err();
+    assert!(matches!(error, Error::TooDeep { .. }), "{error}");
+    let main = mirror.branch("main").await.unwrap();
+    assert_eq!(mirror.diff(&commit, &main).await.unwrap().files.len(), 1);
 }
 
 #[tokio::test]

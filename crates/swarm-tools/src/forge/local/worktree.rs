@@ -134,7 +134,12 @@ impl WorkTree {
             checkout.safe();
         }
         self.repo.checkout_tree(new.as_object(), Some(&mut checkout)).map_err(|error| {
-            if error.code() == ErrorCode::Conflict {
+            if error.code() == ErrorCode::Locked {
+                Error::NotMergeable(format!(
+                    "another git is at work in `{}`: try again when it is done",
+                    self.folder.display()
+                ))
+            } else if error.code() == ErrorCode::Conflict {
                 Error::NotMergeable(format!(
                     "someone works in `{}`: {}",
                     self.folder.display(),
