@@ -224,8 +224,9 @@ async fn a_failing_request_leaves_those_that_share_its_commit_alone() {
     let commits = claims.iter().enumerate().map(|(n, claim)| {
         let mut commit = nth(&claim.run.start.id, claim.run.epoch, 0);
         if n % 4 == 1 {
-            // Refused only after its checkpoint was written.
-            commit.children = vec![NewRun { parent: Some(nobody.clone()), ..new_run("orphan") }];
+            // Refused only after its first child was written.
+            let orphan = NewRun { parent: Some(nobody.clone()), ..new_run("orphan") };
+            commit.children = vec![new_run(&format!("kid{n}")), orphan];
         }
         store.commit(commit)
     });
@@ -237,6 +238,7 @@ async fn a_failing_request_leaves_those_that_share_its_commit_alone() {
         if n % 4 == 1 {
             assert!(matches!(done, Err(Error::NotFound { .. })), "{n}: {done:?}");
             assert_eq!((events, checkpoint.is_some()), (0, false), "{n}");
+            assert!(store.run(&run(&format!("kid{n}"))).await.unwrap().is_none(), "{n}");
         } else {
             assert!(done.is_ok(), "{n}: {done:?}");
             assert_eq!((events, checkpoint.is_some()), (1, true), "{n}");
@@ -316,4 +318,33 @@ async fn a_channel_that_does_not_change_costs_nothing() {
     store.close().await;
     let size = std::fs::metadata(&file).unwrap().len();
     assert!(size < 2 * 1024 * 1024, "100 steps beside a channel of 1 MiB took {size} bytes");
+}
+
+#[tokio::test]
+async fn no_value_is_put_together_from_more_than_64_merges() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("swarm.db");
+    let store = open(&file).await;
+    let claim = claimed(&store, "r").await;
+    for seq in 0..200 {
+        let mut commit = nth(&run("r"), claim.run.epoch, seq);
+        if let Some(checkpoint) = &mut commit.checkpoint {
+            let channel = ChannelName::new("map").unwrap();
+            let change = Change::Merge(Arc::new(json!({ format!("k{}", seq % 3): seq })));
+            checkpoint.deltas = vec![ChannelDelta { channel, change }];
+        }
+        store.commit(commit).await.unwrap();
+    }
+    store.close().await;
+    let connect = sqlx::sqlite::SqliteConnectOptions::new().filename(&file);
+    let mut connection = connect.connect().await.unwrap();
+    let (most, folded): (i64, i64) = sqlx::query_as(
+        "SELECT max(seq - base), count(*) FILTER (WHERE change = 'full') FROM channel_deltas",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .unwrap();
+    connection.close().await.unwrap();
+    assert!(most <= 64, "{most}");
+    assert_eq!(folded, 3, "and not at each of them");
 }
