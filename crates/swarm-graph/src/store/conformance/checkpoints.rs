@@ -109,7 +109,7 @@ pub async fn odd_values_survive(ground: &mut dyn Ground) -> Outcome {
         "zero byte": "a\u{0}b",
         "quotes": "\"'\\`; DROP TABLE runs; --",
         "people": "日本語 🛑 e\u{301}",
-        "numbers": [u64::MAX, i64::MIN, 0.5, -0.25, 1e300],
+        "numbers": [u64::MAX, i64::MIN, 0.5, -0.25, 1e300, 31.245270191439438, 0.1 + 0.2],
         "z before a": {"z": 1, "a": 2},
         "nested": [[[[]]], {}],
     });
