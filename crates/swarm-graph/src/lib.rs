@@ -20,5 +20,7 @@ mod settle;
 mod spec;
 pub mod store;
 pub mod system;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod timeout;
 pub mod worker;

@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod loading;
+mod crash;
+mod engine;
+mod rig;
 mod shop;
 mod store;
 mod store_history;

@@ -1,0 +1,285 @@
+//! A store that dies.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use swarm_core::checkpoint::{Checkpoint, StepRecord};
+use swarm_core::escalation::{Answerer, Block, BlockStatus};
+use swarm_core::event::{Event, NewEvent};
+use swarm_core::id::{BlockId, GraphHash, QueueName, RunId, StepId, WorkerId};
+use swarm_core::port::records::{self, Record, Records};
+use swarm_core::port::store::{
+    AnswerError, Begun, Claim, Commit, Commits, Committed, Entry, EntryKey, Error, GraphText,
+    Graphs, History, Journal, Leases, Questions, Result, RunFilter, Signal, SignalKind, Store,
+};
+use swarm_core::run::{Epoch, Limit, NewRun, RunRecord};
+use swarm_core::spend::Spend;
+use swarm_core::time::Timestamp;
+
+/// When a [`MortalStore`] dies.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Death {
+    /// Before the write of this number (from 1) takes effect.
+    Before(u64),
+    /// After it took effect, before anyone hears of it.
+    After(u64),
+    /// Never.
+    Never,
+}
+
+/// A store in front of another that dies at a chosen write: from then on, every call fails, as
+/// if the process were gone. What lies beneath keeps what had taken effect.
+pub struct MortalStore {
+    inner: Arc<dyn Store>,
+    death: Death,
+    writes: AtomicU64,
+}
+
+impl std::fmt::Debug for MortalStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MortalStore")
+            .field("death", &self.death)
+            .field("writes", &self.writes())
+            .finish()
+    }
+}
+
+impl MortalStore {
+    /// A mortal front of `inner`.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Store>, death: Death) -> Self {
+        Self { inner, death, writes: AtomicU64::new(0) }
+    }
+
+    /// How many writes were tried.
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::SeqCst)
+    }
+
+    /// Whether it has died.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        match self.death {
+            Death::Before(last) | Death::After(last) => self.writes() >= last,
+            Death::Never => false,
+        }
+    }
+
+    fn read(&self) -> Result<()> {
+        if self.is_dead() { Err(dead()) } else { Ok(()) }
+    }
+
+    /// Counts a write and does it, if the store lives long enough.
+    async fn write<T>(&self, act: impl Future<Output = T>) -> Result<T> {
+        let number = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
+        match self.death {
+            Death::Before(last) if number >= last => Err(dead()),
+            Death::After(last) if number > last => Err(dead()),
+            Death::After(last) if number == last => {
+                act.await;
+                Err(dead())
+            }
+            Death::Before(_) | Death::After(_) | Death::Never => Ok(act.await),
+        }
+    }
+}
+
+fn dead() -> Error {
+    Error::Backend("the store has died".into())
+}
+
+#[async_trait]
+impl Leases for MortalStore {
+    async fn claim_next(
+        &self,
+        worker: &WorkerId,
+        queues: &[QueueName],
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Result<Option<Claim>> {
+        self.write(self.inner.claim_next(worker, queues, now, ttl)).await?
+    }
+
+    async fn claim(
+        &self,
+        run: &RunId,
+        worker: &WorkerId,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Result<Option<Claim>> {
+        self.write(self.inner.claim(run, worker, now, ttl)).await?
+    }
+
+    async fn renew(&self, run: &RunId, epoch: Epoch, now: Timestamp, ttl: Duration) -> Result<()> {
+        self.read()?;
+        self.inner.renew(run, epoch, now, ttl).await
+    }
+}
+
+#[async_trait]
+impl Commits for MortalStore {
+    async fn create_run(&self, run: NewRun, at: Timestamp) -> Result<bool> {
+        self.write(self.inner.create_run(run, at)).await?
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed> {
+        self.write(self.inner.commit(commit)).await?
+    }
+
+    async fn raise_limit(&self, run: &RunId, limit: Limit, at: Timestamp) -> Result<Limit> {
+        self.write(self.inner.raise_limit(run, limit, at)).await?
+    }
+
+    async fn signals(&self, run: &RunId) -> Result<Vec<Signal>> {
+        self.read()?;
+        self.inner.signals(run).await
+    }
+
+    async fn signal(
+        &self,
+        run: &RunId,
+        key: Option<&str>,
+        kind: SignalKind,
+        at: Timestamp,
+    ) -> Result<bool> {
+        self.write(self.inner.signal(run, key, kind, at)).await?
+    }
+}
+
+#[async_trait]
+impl Journal for MortalStore {
+    async fn entries(&self, run: &RunId, step: &StepId) -> Result<Vec<Entry>> {
+        self.read()?;
+        self.inner.entries(run, step).await
+    }
+
+    async fn begin(
+        &self,
+        key: EntryKey,
+        intent: Value,
+        reserve: Spend,
+        at: Timestamp,
+    ) -> Result<Begun> {
+        self.write(self.inner.begin(key, intent, reserve, at)).await?
+    }
+
+    async fn finish(
+        &self,
+        key: EntryKey,
+        result: Arc<Value>,
+        spend: Spend,
+        events: Vec<NewEvent>,
+        at: Timestamp,
+    ) -> Result<Vec<Event>> {
+        self.write(self.inner.finish(key, result, spend, events, at)).await?
+    }
+
+    async fn note(
+        &self,
+        run: &RunId,
+        epoch: Epoch,
+        events: Vec<NewEvent>,
+        at: Timestamp,
+    ) -> Result<Vec<Event>> {
+        self.write(self.inner.note(run, epoch, events, at)).await?
+    }
+}
+
+#[async_trait]
+impl Questions for MortalStore {
+    async fn answer(
+        &self,
+        block: &BlockId,
+        value: Arc<Value>,
+        by: Answerer,
+        at: Timestamp,
+    ) -> std::result::Result<Block, AnswerError> {
+        self.write(self.inner.answer(block, value, by, at)).await?
+    }
+
+    async fn block(&self, block: &BlockId) -> Result<Option<Block>> {
+        self.read()?;
+        self.inner.block(block).await
+    }
+
+    async fn blocks(&self, run: Option<&RunId>, status: Option<BlockStatus>) -> Result<Vec<Block>> {
+        self.read()?;
+        self.inner.blocks(run, status).await
+    }
+}
+
+#[async_trait]
+impl History for MortalStore {
+    async fn run(&self, run: &RunId) -> Result<Option<RunRecord>> {
+        self.read()?;
+        self.inner.run(run).await
+    }
+
+    async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRecord>> {
+        self.read()?;
+        self.inner.runs(filter).await
+    }
+
+    async fn events(&self, run: &RunId, after: u64, limit: usize) -> Result<Vec<Event>> {
+        self.read()?;
+        self.inner.events(run, after, limit).await
+    }
+
+    async fn checkpoint(&self, run: &RunId, seq: Option<u64>) -> Result<Option<Checkpoint>> {
+        self.read()?;
+        self.inner.checkpoint(run, seq).await
+    }
+
+    async fn steps(&self, run: &RunId) -> Result<Vec<StepRecord>> {
+        self.read()?;
+        self.inner.steps(run).await
+    }
+}
+
+#[async_trait]
+impl Graphs for MortalStore {
+    async fn put_graph(&self, graph: GraphText) -> Result<()> {
+        self.write(self.inner.put_graph(graph)).await?
+    }
+
+    async fn graph(&self, hash: &GraphHash) -> Result<Option<GraphText>> {
+        self.read()?;
+        self.inner.graph(hash).await
+    }
+}
+
+#[async_trait]
+impl Records for MortalStore {
+    async fn get(
+        &self,
+        namespace: &str,
+        key: &str,
+    ) -> std::result::Result<Option<Record>, records::Error> {
+        self.read().map_err(|error| records::Error::Store(Box::new(error)))?;
+        self.inner.get(namespace, key).await
+    }
+
+    async fn put(
+        &self,
+        namespace: &str,
+        key: &str,
+        expected: u64,
+        value: Value,
+    ) -> std::result::Result<u64, records::Error> {
+        let written = self.write(self.inner.put(namespace, key, expected, value)).await;
+        written.map_err(|error| records::Error::Store(Box::new(error)))?
+    }
+
+    async fn list(
+        &self,
+        namespace: &str,
+        prefix: &str,
+    ) -> std::result::Result<Vec<Record>, records::Error> {
+        self.read().map_err(|error| records::Error::Store(Box::new(error)))?;
+        self.inner.list(namespace, prefix).await
+    }
+}
