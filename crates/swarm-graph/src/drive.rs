@@ -73,8 +73,11 @@ pub(crate) struct Session<'e> {
     finished: BTreeMap<StepId, StepEnding>,
     /// What the next commit carries besides the checkpoint.
     pending: Pending,
-    /// The highest signal looked at.
+    /// The highest signal looked at; 0 once something began to wait since then, because a
+    /// signal that nobody wanted before may be what it waits for.
     seen: u64,
+    /// Whether the cursor differs from the stored one.
+    is_dirty: bool,
     /// Steps at work stop when this fires.
     stop: CancellationToken,
     /// Stops one step at work.
@@ -140,6 +143,7 @@ impl<'e> Session<'e> {
             finished,
             pending,
             seen: 0,
+            is_dirty: false,
             stop,
             tokens: BTreeMap::new(),
             has_looked: false,
@@ -191,6 +195,9 @@ impl<'e> Session<'e> {
             if let Some(driven) = self.settle().await? {
                 return Ok(driven);
             }
+            if self.control.drain.is_cancelled() {
+                return self.hand_back().await;
+            }
         }
     }
 
@@ -205,7 +212,7 @@ impl<'e> Session<'e> {
             return Ok(None);
         }
         let signals = self.engine.store().signals(&self.run.start.id).await?;
-        self.seen = signals.iter().map(|signal| signal.id).fold(self.seen, u64::max);
+        self.seen = signals.iter().map(|signal| signal.id).max().unwrap_or(0);
         let now = self.engine.clock().now();
         let taken = resume::take(
             &self.graph,
@@ -214,6 +221,7 @@ impl<'e> Session<'e> {
             signals,
             now,
         );
+        self.is_dirty |= !taken.ids.is_empty() || !taken.endings.is_empty();
         self.pending.taken.extend(taken.ids);
         self.pending.taken_events.extend(taken.events);
         self.pending.endings.extend(taken.endings);
@@ -284,6 +292,7 @@ impl<'e> Session<'e> {
                 Started::Parked(phase) => self.park(&activation.step, &phase),
                 Started::Ended(ending) => self.end(&activation, ending, at_work),
                 Started::Skipped(ending) => {
+                    self.is_dirty = true;
                     self.checkpoint.cursor.active.retain(|other| other.step != activation.step);
                     self.pending.endings.push(ending);
                 }
@@ -296,6 +305,8 @@ impl<'e> Session<'e> {
     }
 
     fn park(&mut self, step: &StepId, phase: &Phase) {
+        self.is_dirty = true;
+        self.seen = 0;
         for activation in &mut self.checkpoint.cursor.active {
             if activation.step == *step {
                 activation.phase = phase.clone();
@@ -304,6 +315,7 @@ impl<'e> Session<'e> {
     }
 
     fn end(&mut self, activation: &Activation, ending: StepEnding, at_work: &mut BTreeSet<StepId>) {
+        self.is_dirty = true;
         let ending = plan::end_step(&self.graph, &mut self.checkpoint.cursor, activation, ending);
         let Some(ending) = ending else { return };
         if activation.item.is_some() {
@@ -640,6 +652,7 @@ impl<'e> Session<'e> {
     }
 
     fn backoff(&mut self, step: &StepId, until: Timestamp) {
+        self.is_dirty = true;
         for activation in &mut self.checkpoint.cursor.active {
             if activation.step == *step {
                 activation.attempts += 1;
@@ -713,11 +726,14 @@ impl<'e> Session<'e> {
             }
             Next::Fail(failure) => self.failed(failure),
         };
-        self.checkpoint.seq += 1;
+        let is_dirty = std::mem::take(&mut self.is_dirty);
+        if is_dirty {
+            self.checkpoint.seq += 1;
+        }
         let mut pending = std::mem::take(&mut self.pending);
         pending.taken_events.append(&mut pending.events);
         let commit = Commit {
-            checkpoint: Some(CheckpointWrite {
+            checkpoint: is_dirty.then(|| CheckpointWrite {
                 seq: self.checkpoint.seq,
                 cursor: self.checkpoint.cursor.clone(),
                 deltas: settled.deltas,

@@ -65,9 +65,15 @@ async fn play(rig: &Rig) -> Result<(), String> {
         let blocks = rig.store.blocks(None, Some(swarm_core::escalation::BlockStatus::Open)).await;
         for block in blocks.map_err(|error| failed(&error))? {
             let answer = json!({ "choice": "on" });
-            rig.engine.answer(&block.id, answer, crate::rig::person("ada")).await.map_err(|error| failed(&error))?;
+            rig.engine
+                .answer(&block.id, answer, crate::rig::person("ada"))
+                .await
+                .map_err(|error| failed(&error))?;
         }
-        rig.engine.signal(&id("r"), Some("go"), "go", json!("went")).await.map_err(|error| failed(&error))?;
+        rig.engine
+            .signal(&id("r"), Some("go"), "go", json!("went"))
+            .await
+            .map_err(|error| failed(&error))?;
         // Backoffs pass, and the leases of the dead end.
         tokio::time::sleep(Duration::from_secs(11)).await;
     }
@@ -75,7 +81,10 @@ async fn play(rig: &Rig) -> Result<(), String> {
 }
 
 /// What must be the same however often the process died.
-fn facts(world: &World, out: Value) -> (Value, BTreeMap<String, u32>, BTreeMap<String, u32>, BTreeMap<String, u32>) {
+fn facts(
+    world: &World,
+    out: Value,
+) -> (Value, BTreeMap<String, u32>, BTreeMap<String, u32>, BTreeMap<String, u32>) {
     (out, world.all("effect "), world.all("memo "), world.all("paid "))
 }
 
@@ -109,7 +118,10 @@ async fn a_death_at_any_write_changes_nothing() {
             let (out, effects, memos, paid) = facts(&world, output(&run));
             assert_eq!((&out, &effects), (&expected.0, &expected.1), "{death:?}");
             // A call whose result was not stored may have been made again, once.
-            assert!(memos.values().chain(paid.values()).all(|count| *count <= 2), "{death:?}: {memos:?} {paid:?}");
+            assert!(
+                memos.values().chain(paid.values()).all(|count| *count <= 2),
+                "{death:?}: {memos:?} {paid:?}"
+            );
             assert_eq!(run.spent, spent, "{death:?}: paid twice in the books");
         }
     }

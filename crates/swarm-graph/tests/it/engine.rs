@@ -88,7 +88,8 @@ nodes:
     next: $end
 "#)
     .await;
-    let items: Vec<Value> = (0..7).map(|n| json!({ "name": format!("i{n}"), "ms": (7 - n) * 10 })).collect();
+    let items: Vec<Value> =
+        (0..7).map(|n| json!({ "name": format!("i{n}"), "ms": (7 - n) * 10 })).collect();
     rig.start("loop", "main", json!({ "items": items })).await.unwrap();
     rig.work().await.unwrap();
     let log = output(&rig.run("loop").await)["log"].clone();
@@ -188,11 +189,13 @@ nodes:
     let block = rig.open_blocks().await.remove(0);
     assert_eq!(block.ask.question, "Go on with it?");
 
-    let misfit = rig.engine.answer(&block.id, json!({ "choice": 5 }), person("ada")).await.unwrap_err();
+    let misfit =
+        rig.engine.answer(&block.id, json!({ "choice": 5 }), person("ada")).await.unwrap_err();
     assert!(matches!(misfit, AnswerRefused::Misfit(_)), "{misfit}");
     rig.answer(&block.id, json!({ "choice": "yes" })).await;
     rig.answer(&block.id, json!({ "choice": "yes" })).await;
-    let late = rig.engine.answer(&block.id, json!({ "choice": "no" }), person("bob")).await.unwrap_err();
+    let late =
+        rig.engine.answer(&block.id, json!({ "choice": "no" }), person("bob")).await.unwrap_err();
     let AnswerRefused::Block(AnswerError::AlreadyAnswered(winner)) = late else { panic!("{late}") };
     assert_eq!(winner.answered_by.unwrap().login, "ada");
 
@@ -202,7 +205,8 @@ nodes:
 
 #[tokio::test(start_paused = true)]
 async fn a_node_may_ask_twice_and_repeats_nothing_before_an_answer() {
-    let (rig, world) = rig("entry: ask\nnodes:\n  ask: { uses: test/ask_twice, next: $end }\n").await;
+    let (rig, world) =
+        rig("entry: ask\nnodes:\n  ask: { uses: test/ask_twice, next: $end }\n").await;
     rig.finish(json!({})).await;
     let one = rig.open_blocks().await.remove(0);
     assert_eq!(one.ask.question, "One?");
@@ -224,7 +228,10 @@ policies:
 entry: a
 nodes:
 "#;
-    let (rig, world) = rig(&format!("{retry}  a: {{ uses: test/fail, config: {{ times: 3 }}, retry: patient, next: $end }}\n")).await;
+    let (rig, world) = rig(&format!(
+        "{retry}  a: {{ uses: test/fail, config: {{ times: 3 }}, retry: patient, next: $end }}\n"
+    ))
+    .await;
     rig.start("r", "main", json!({})).await.unwrap();
     for (tries, wait) in [(1, 10), (2, 30), (3, 60)] {
         assert!(matches!(rig.work().await.unwrap(), Some(Driven::Waiting { wake_at: Some(_) })));
@@ -306,7 +313,11 @@ nodes:
     assert!(!rig.engine.signal(&id("r"), Some("k"), "news.good", json!(1)).await.unwrap());
     rig.engine.signal(&id("r"), None, "other", json!(2)).await.unwrap();
     assert!(matches!(rig.work().await.unwrap(), Some(Driven::Waiting { wake_at: Some(_) })));
-    assert_eq!(rig.work().await.unwrap(), None, "a signal that nobody waits for does not wake the run");
+    assert_eq!(
+        rig.work().await.unwrap(),
+        None,
+        "a signal that nobody waits for does not wake the run"
+    );
     tokio::time::sleep(Duration::from_secs(3600)).await;
     rig.work().await.unwrap();
     assert_eq!(output(&rig.run("r").await)["log"], json!(["news.good=1", "nothing"]));
@@ -369,7 +380,10 @@ nodes:
 async fn cancelling_a_run_cancels_what_it_started_and_withdraws_its_questions() {
     let world = World::default();
     let registry = registry(&world);
-    let main = graph("entry: a\nnodes:\n  a: { run: { graph: leaf, input: {} }, next: $end }\n", &registry);
+    let main = graph(
+        "entry: a\nnodes:\n  a: { run: { graph: leaf, input: {} }, next: $end }\n",
+        &registry,
+    );
     let leaf = graph_named(
         "leaf",
         "entry: ask\nnodes:\n  ask: { gate: { ask: \"Well?\", answer: Choice }, next: $end }\n",
@@ -381,15 +395,20 @@ async fn cancelling_a_run_cancels_what_it_started_and_withdraws_its_questions() 
     assert!(rig.engine.cancel(&id("r"), "ada").await.unwrap());
     rig.work().await.unwrap();
     let cancelled = RunStatus::Cancelled;
-    assert_eq!(rig.statuses().await, [("r".to_owned(), cancelled), ("r.a#1".to_owned(), cancelled)]);
+    assert_eq!(
+        rig.statuses().await,
+        [("r".to_owned(), cancelled), ("r.a#1".to_owned(), cancelled)]
+    );
     assert_eq!(rig.open_blocks().await, []);
     assert!(!rig.engine.cancel(&id("r"), "ada").await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_cancel_stops_a_node_at_work() {
-    let (rig, world) =
-        rig("entry: a\nnodes:\n  a: { uses: test/work, with: { name: a, ms: 3600000 }, next: $end }\n").await;
+    let (rig, world) = rig(
+        "entry: a\nnodes:\n  a: { uses: test/work, with: { name: a, ms: 3600000 }, next: $end }\n",
+    )
+    .await;
     rig.start("r", "main", json!({})).await.unwrap();
     let (engine, run) = (rig.engine.clone(), id("r"));
     let canceller = tokio::spawn(async move {
@@ -432,14 +451,18 @@ nodes:
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_whose_lease_was_taken_stops_and_writes_nothing() {
-    let (rig, world) =
-        rig("entry: a\nnodes:\n  a: { uses: test/work, with: { name: a, ms: 60000 }, next: $end }\n").await;
+    let (rig, world) = rig(
+        "entry: a\nnodes:\n  a: { uses: test/work, with: { name: a, ms: 60000 }, next: $end }\n",
+    )
+    .await;
     rig.start("r", "main", json!({})).await.unwrap();
     let queues = [QueueName::new("default").unwrap()];
-    let zombie = rig.engine.claim_next(&WorkerId::new("zombie").unwrap(), &queues).await.unwrap().unwrap();
+    let zombie =
+        rig.engine.claim_next(&WorkerId::new("zombie").unwrap(), &queues).await.unwrap().unwrap();
     // It sleeps past its lease before it begins.
     tokio::time::sleep(Duration::from_secs(11)).await;
-    let heir = rig.engine.claim_next(&WorkerId::new("heir").unwrap(), &queues).await.unwrap().unwrap();
+    let heir =
+        rig.engine.claim_next(&WorkerId::new("heir").unwrap(), &queues).await.unwrap().unwrap();
     let (first, second) = tokio::join!(
         rig.engine.drive(zombie, Control::default()),
         rig.engine.drive(heir, Control::default())
@@ -469,7 +492,10 @@ nodes:
     rig.work().await.unwrap();
     let run = rig.run("r").await;
     assert_eq!(output(&run)["log"], json!(["one 42 true", "two 42 true"]));
-    assert_eq!((run.spent.usd, run.spent.tokens, run.reserved.usd), (UsdMicros(120), 12, UsdMicros(0)));
+    assert_eq!(
+        (run.spent.usd, run.spent.tokens, run.reserved.usd),
+        (UsdMicros(120), 12, UsdMicros(0))
+    );
     assert_eq!(world.count("memo r two"), 1);
 }
 

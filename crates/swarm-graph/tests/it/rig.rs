@@ -42,7 +42,11 @@ impl World {
 
     pub(crate) fn all(&self, prefix: &str) -> BTreeMap<String, u32> {
         let counts = self.0.lock().unwrap();
-        counts.iter().filter(|(key, _)| key.starts_with(prefix)).map(|(k, v)| (k.clone(), *v)).collect()
+        counts
+            .iter()
+            .filter(|(key, _)| key.starts_with(prefix))
+            .map(|(k, v)| (k.clone(), *v))
+            .collect()
     }
 }
 
@@ -195,7 +199,11 @@ kind!(Deed, "test/deed", (), DeedInput, LogOutput, |this, ctx, input| {
             "deed",
             json!({ "deed": name }),
             || async {
-                Ok(if this.world.count(&mark) > 0 { Probe::Landed(true) } else { Probe::DidNotHappen })
+                Ok(if this.world.count(&mark) > 0 {
+                    Probe::Landed(true)
+                } else {
+                    Probe::DidNotHappen
+                })
             },
             || async {
                 this.world.add(mark.clone());
