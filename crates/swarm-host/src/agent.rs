@@ -269,10 +269,7 @@ impl Loop<'_> {
                         self.repeats = Repeats::default();
                         result.text += &advice(&asked.comment);
                     } else if count >= self.limits.repeats_warn {
-                        result.text += &format!(
-                            "\n\n[The host notes: this is the same call with the same result, {count} times in a row. \
-                             Do something else, `finish`, or `ask`.]"
-                        );
+                        result.text.push_str(&note(count));
                     }
                     result
                 }
@@ -306,8 +303,21 @@ impl Loop<'_> {
                 let summary = bench::summary(name, arguments);
                 ctx.emit("tool.called", json!({ "tool": name, "summary": summary })).await?;
                 let began = ctx.now();
-                let result = bench.call(name, arguments.clone()).await?;
-                let tree = if bench.mutates(name) { Some(bench.capture().await?) } else { None };
+                let mut result = bench.call(name, arguments.clone()).await?;
+                let tree = if bench.mutates(name) {
+                    match bench.capture().await {
+                        Ok(tree) => Some(tree),
+                        // What the call left cannot be kept, such as a file of a gigabyte.
+                        Err(failure) if failure.class == "workspace" => {
+                            bench.restore(before).await?;
+                            result = ToolResult::error(format!("The call was undone: {}.", failure.message));
+                            None
+                        }
+                        Err(failure) => return Err(failure.into()),
+                    }
+                } else {
+                    None
+                };
                 in_place.store(true, Ordering::Relaxed);
                 let ms = u64::try_from(ctx.now().since(began).as_millis()).unwrap_or(u64::MAX);
                 ctx.emit(
@@ -401,6 +411,13 @@ impl Loop<'_> {
         let ask = Ask::choice(reason, question, &["retry", "stop"]).with_context(context);
         self.ctx.ask(key, ask).await
     }
+}
+
+fn note(count: u32) -> String {
+    format!(
+        "\n\n[The host notes: this is the same call with the same result, {count} times in a row. Do something \
+         else, `finish`, or `ask`.]"
+    )
 }
 
 fn advice(comment: &str) -> String {

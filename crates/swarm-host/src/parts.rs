@@ -168,15 +168,9 @@ impl Parts {
     /// # Errors
     /// A fatal failure of class `prompt`: it is missing, or names what it is not given.
     pub fn prompt(&self, name: &str, words: &Value) -> Result<String, Failure> {
-        self.prompts.render(name, words).map_err(|error| {
-            let mut message = error.to_string();
-            let mut source = std::error::Error::source(&error);
-            while let Some(cause) = source {
-                message += &format!(": {cause}");
-                source = cause.source();
-            }
-            Failure::fatal("prompt", message)
-        })
+        self.prompts
+            .render(name, words)
+            .map_err(|error| Failure::fatal("prompt", error.to_string()))
     }
 
     /// What is special about a repository.

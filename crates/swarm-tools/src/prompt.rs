@@ -125,7 +125,7 @@ impl Prompts {
     pub fn embedded<'a>(
         pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, Defects> {
-        Self::compile(embedded_sources(pairs), Vec::new())
+        Self::compile(&embedded_sources(pairs), Vec::new())
     }
 
     /// The prompts in a directory and beneath it: each `*.md`.
@@ -147,16 +147,16 @@ impl Prompts {
         let mut sources = embedded_sources(defaults);
         let mut defects = Vec::new();
         read_dir(dir.as_ref(), "", &mut sources, &mut defects);
-        Self::compile(sources, defects)
+        Self::compile(&sources, defects)
     }
 
     fn compile(
-        sources: BTreeMap<String, Source>,
+        sources: &BTreeMap<String, Source>,
         mut defects: Vec<Defect>,
     ) -> Result<Self, Defects> {
         let mut env = environment();
         let mut heads = BTreeMap::new();
-        for (name, source) in &sources {
+        for (name, source) in sources {
             let found = compile_one(&mut env, name, source);
             match found {
                 Ok(head) => {
@@ -166,7 +166,7 @@ impl Prompts {
             }
         }
         for source in sources.values() {
-            defects.extend(check::references(&env, &sources, source));
+            defects.extend(check::references(&env, sources, source));
         }
         defects.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
         if defects.is_empty() { Ok(Self { env, heads }) } else { Err(Defects(defects)) }
@@ -242,6 +242,7 @@ fn environment() -> Environment<'static> {
 }
 
 /// `{{ text | untrusted("label", chars_max=1000) }}`; a value that is no text is quoted as JSON.
+#[expect(clippy::needless_pass_by_value, reason = "minijinja gives a filter its options so")]
 fn untrusted_filter(
     value: &Value,
     label: &str,

@@ -246,8 +246,12 @@ where
 /// The most similar of the known names, if one is similar at all.
 pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
-        .filter(|(score, _)| *score > 0.8)
-        .max_by(|one, other| one.0.total_cmp(&other.0))
-        .map(|(_, candidate)| candidate)
+        .filter(|candidate| {
+            // A slip or two of the fingers, or the same beginning.
+            let slips = strsim::damerau_levenshtein(name, candidate);
+            slips <= 1 + name.chars().count() / 4 || strsim::jaro_winkler(name, candidate) > 0.85
+        })
+        .max_by(|one, other| {
+            strsim::jaro_winkler(name, one).total_cmp(&strsim::jaro_winkler(name, other))
+        })
 }

@@ -43,7 +43,7 @@ async fn chat(
     for retry in listener.retries.into_inner().expect("no panic while locked") {
         ctx.emit("model.retried", retry).await?;
     }
-    let turn = answered.map_err(failure_of)?;
+    let turn = answered.map_err(|error| failure_of(&error))?;
     let ms = u64::try_from(ctx.now().since(began).as_millis()).unwrap_or(u64::MAX);
     ctx.emit(
         "model.turn",
@@ -64,7 +64,7 @@ async fn chat(
 }
 
 /// A model's failure as a node's: what kind it is, and how long to wait.
-pub(super) fn failure_of(error: model::Error) -> Failure {
+pub(super) fn failure_of(error: &model::Error) -> Failure {
     let class = match error.class {
         ErrorClass::Auth => "model_auth",
         ErrorClass::Quota => "model_quota",

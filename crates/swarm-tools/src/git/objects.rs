@@ -345,11 +345,9 @@ fn marked(
     }
     let mut options = git2::MergeFileOptions::new();
     options.our_label("ours").their_label("base");
-    let merged = match repo.merge_file_from_index(ancestor, ours, theirs, Some(&mut options)) {
-        Ok(merged) => merged,
-        // Not text: there is nothing to mark.
-        Err(_) => return Ok((ours.id, ours.mode)),
-    };
+    let merged = repo.merge_file_from_index(ancestor, ours, theirs, Some(&mut options));
+    // What is not text cannot be marked: our side stands, and its path is told.
+    let Ok(merged) = merged else { return Ok((ours.id, ours.mode)) };
     let id = repo.blob(merged.content()).map_err(failed(repo, "writing a conflict"))?;
     Ok((id, ours.mode))
 }
