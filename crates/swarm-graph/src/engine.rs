@@ -119,12 +119,21 @@ pub enum Error {
         known: Vec<String>,
     },
     /// The version that a run is pinned to is not in the store.
-    #[error("run `{run}` is pinned to graph version {hash}, which is not loaded")]
+    #[error("run `{run}` is pinned to graph version {hash}, which the store does not hold")]
     MissingVersion {
         /// The run.
         run: RunId,
         /// The version.
         hash: GraphHash,
+    },
+    /// The version that a run is pinned to does not load with the node kinds of this program.
+    #[error("run `{run}` is pinned to a graph version that does not load here")]
+    Unloadable {
+        /// The run.
+        run: RunId,
+        /// Why.
+        #[source]
+        defects: Box<crate::defect::Defects>,
     },
     /// An id cannot be made.
     #[error(transparent)]
@@ -339,7 +348,16 @@ impl Engine {
         if let Some(graph) = self.library().by_hash(hash) {
             return Ok(graph);
         }
-        Err(Error::MissingVersion { run: run.start.id.clone(), hash: hash.clone() })
+        let id = || run.start.id.clone();
+        let text = self
+            .parts
+            .store
+            .graph(hash)
+            .await?
+            .ok_or_else(|| Error::MissingVersion { run: id(), hash: hash.clone() })?;
+        let graph = crate::check::load_text(&text.text, self.library().registry())
+            .map_err(|defects| Error::Unloadable { run: id(), defects: Box::new(defects) })?;
+        Ok(self.library().add_version(graph))
     }
 
     /// Makes sure that the store holds this version's text.

@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-mod loading;
 mod crash;
 mod engine;
+mod loading;
 mod rig;
 mod shop;
 mod store;
