@@ -1,14 +1,12 @@
 //! The tools against real peers: HTTP on loopback, git, sandboxes, files.
 
+mod checks;
 mod forge;
 mod git;
 mod model;
 mod model_record;
 mod repo;
-mod workspace;
-mod checks;
-mod model;
-mod model_record;
 mod toolbox;
 mod toolbox_paths;
 mod toolbox_sandbox;
+mod workspace;
