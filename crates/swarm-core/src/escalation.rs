@@ -216,7 +216,9 @@ pub fn render(block: &Block, subject: &str) -> String {
     text
 }
 
-fn request_line(request: &Request) -> String {
+/// One thing that a person is asked to bring, in a line of Markdown.
+#[must_use]
+pub fn request_line(request: &Request) -> String {
     match request {
         Request::Secret { name, create_at, scopes, paste_into } => format!(
             "Secret `{name}` → Where to create it: {create_at}, **exact scopes**: {}, and where to paste it: {paste_into}.",

@@ -14,15 +14,18 @@ Exit codes:
   2  wrong usage or configuration
   3  waiting for a person";
 
-const RUN_HELP: &str = "\
+/// What `run --help` says below the flags.
+pub const RUN_HELP: &str = "\
 With --repo and --issue one issue is worked on and followed live, then the program exits; the same
 command again attaches to the same run, live or finished, instead of starting a second one. Without
-them the program works on queued runs until SIGTERM.
+them the program works on queued runs until SIGTERM. SIGINT leaves the run, which then goes on with
+the same command.
 
 With --json each event is one line of JSON, and the last line is
   {\"run\", \"outcome\", \"pr\", \"branch\", \"merge_sha\", \"cost\", \"reasons\"}
-where outcome is merged, done, waiting, running, stopped, failed or cancelled; cost is {\"usd\", \"tokens\"}; pr, branch
-and merge_sha are null until there is one; reasons says why it waits or failed.
+where outcome is merged, done, waiting, running, stopped, failed or cancelled; cost is
+{\"usd\", \"tokens\"}; pr, branch and merge_sha are null until there is one; reasons says why it waits,
+was stopped or failed.
 
 Environment (over swarm.yaml; flags are over both):
   OPENAI_API_KEY, OPENAI_BASE_URL        key and address for `openai:NAME` models; the address may
@@ -37,7 +40,8 @@ Exit codes:
   0  merged, or done
   1  failed
   2  wrong usage or configuration
-  3  waiting for a person";
+  3  waiting for a person
+  130  left by SIGINT";
 
 /// Turns issues into reviewed, human-approved, merged changes.
 #[derive(Debug, Parser)]
@@ -320,7 +324,7 @@ pub enum Drawing {
     Mermaid,
     /// Graphviz
     Dot,
-    /// A picture; needs `dot` of Graphviz
+    /// A picture
     Svg,
 }
 

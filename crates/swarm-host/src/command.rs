@@ -14,10 +14,15 @@ pub mod blocks;
 pub mod cancel;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod find;
+pub mod follow;
+pub mod graph;
 pub mod out;
 pub mod people;
+pub mod run;
 pub mod runs;
+pub mod submit;
 
 /// Something was typed that cannot be meant: exit code 2.
 #[derive(Debug, Error)]

@@ -17,6 +17,10 @@ pub mod order;
 pub mod parts;
 pub mod progress;
 pub mod reviewer;
+mod start;
 pub mod telemetry;
 pub mod wire;
 pub mod worker;
+
+pub use start::start;
+pub use wire::{Host, HostBuilder};

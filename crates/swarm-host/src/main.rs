@@ -1,7 +1,7 @@
-//! `swarm-host`: parse, run, print the error chain, exit code.
+//! `swarm-host`: the built-in graphs and node kinds, and nothing else.
 
-use clap::Parser as _;
+use std::process::ExitCode;
 
-fn main() {
-    let _cli = swarm_host::cli::Cli::parse();
+fn main() -> ExitCode {
+    swarm_host::start(|host| host)
 }

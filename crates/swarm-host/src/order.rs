@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn the_same_order_has_the_same_run_and_another_one_another() {
         let one = order("Median is wrong", "for even counts");
-        assert_eq!(one.run_id(), one.clone().run_id());
+        assert_eq!(one.run_id(), order("Median is wrong", "for even counts").run_id());
         assert_ne!(one.run_id(), order("Median is wrong", "for odd counts").run_id());
         assert!(one.run_id().as_str().starts_with("median-is-wrong-"), "{}", one.run_id());
     }

@@ -15,3 +15,4 @@ pub use clean::{clean, clean_lines, clip};
 pub use follow::{Follower, Rest};
 pub use outcome::{Cost, Final, Outcome, final_of};
 pub use screen::Screen;
+pub use words::took;

@@ -41,7 +41,7 @@ fn value(block: &Block, given: &cli::Answer) -> Result<Value> {
     if let Some(text) = &given.text {
         return write(block, text);
     }
-    bail!(Usage(format!("what is the answer? {}", how(block))))
+    bail!(Usage(format!("what is the answer? {}", how(block, ""))))
 }
 
 /// `{choice, comment?}`, the choice one of the question's.
@@ -55,7 +55,7 @@ pub fn choose(block: &Block, choice: &str, comment: Option<&str>) -> Result<Valu
             .map(|nearest| format!(", perhaps `{nearest}`"))
             .unwrap_or_default();
         let message = if known.is_empty() {
-            format!("this question has no choices; {}", how(block))
+            format!("this question has no choices; {}", how(block, ""))
         } else {
             format!("no choice `{choice}`{perhaps}; choose one of {}", known.join(", "))
         };
@@ -71,10 +71,17 @@ pub fn choose(block: &Block, choice: &str, comment: Option<&str>) -> Result<Valu
 /// The choices that a question has; none for one that wants something else.
 #[must_use]
 pub fn choices(block: &Block) -> Vec<String> {
-    let choice = &block.ask.answer_schema["properties"]["choice"];
+    let schema = &block.ask.answer_schema;
+    let choice = resolved(schema, &schema["properties"]["choice"]);
     let plain = choice["enum"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let described = choice["oneOf"].as_array().into_iter().flatten();
     plain.chain(described.filter_map(|one| one["const"].as_str())).map(str::to_owned).collect()
+}
+
+/// What a schema says, be it here or behind a reference.
+fn resolved<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+    let target = schema["$ref"].as_str().and_then(|target| target.strip_prefix('#'));
+    target.and_then(|target| root.pointer(target)).unwrap_or(schema)
 }
 
 /// The field that free text goes into: the whole answer, or its only required text.
@@ -109,20 +116,20 @@ pub fn write(block: &Block, text: &str) -> Result<Value> {
     match text_field(block) {
         Some(None) => Ok(Value::String(text.to_owned())),
         Some(Some(field)) => Ok(json!({ field: text })),
-        None => bail!(Usage(format!("this question wants more than a text; {}", how(block)))),
+        None => bail!(Usage(format!("this question wants more than a text; {}", how(block, "")))),
     }
 }
 
-/// How to answer a question, as a command or two.
+/// How to answer a question, as a command; `flags` lead it to the data directory.
 #[must_use]
-pub fn how(block: &Block) -> String {
-    let id = &block.id;
+pub fn how(block: &Block, flags: &str) -> String {
+    let command = format!("swarm-host{flags} answer '{}'", block.id);
     let choices = choices(block);
     if !choices.is_empty() {
-        return format!("swarm-host answer '{id}' --choice {}", choices.join("|"));
+        return format!("{command} --choice {}", choices.join("|"));
     }
     if text_field(block).is_some() {
-        return format!("swarm-host answer '{id}' --text '…'");
+        return format!("{command} --text '…'");
     }
-    format!("swarm-host answer '{id}' --value JSON, where JSON fits {}", block.ask.answer_schema)
+    format!("{command} --value JSON, where JSON fits {}", block.ask.answer_schema)
 }

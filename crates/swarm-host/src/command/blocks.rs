@@ -17,7 +17,13 @@ const PATCH_LINES_MAX: usize = 200;
 ///
 /// # Errors
 /// [`Usage`](super::Usage) for an unknown question; the store's failure.
-pub async fn run(store: &dyn Store, out: Out, now: Timestamp, what: &cli::Blocks) -> Result<()> {
+pub async fn run(
+    store: &dyn Store,
+    out: Out,
+    now: Timestamp,
+    flags: &str,
+    what: &cli::Blocks,
+) -> Result<()> {
     match what {
         cli::Blocks::List { all, run } => {
             let status = (!all).then_some(BlockStatus::Open);
@@ -36,7 +42,7 @@ pub async fn run(store: &dyn Store, out: Out, now: Timestamp, what: &cli::Blocks
         cli::Blocks::Show { block } => {
             let block = find::block(store, block).await?;
             let subject = subject(store, &block).await?;
-            out.print(&block, || show(&block, &subject))
+            out.print(&block, || show(&block, &subject, flags))
         }
     }
 }
@@ -54,9 +60,10 @@ pub async fn subject(store: &dyn Store, block: &Block) -> Result<String> {
     Ok(label.map_or_else(|| block.run.to_string(), |title| clip(title, 100)))
 }
 
-/// A question in the escalation's words, with what helps to decide and how to answer.
+/// A question in the escalation's words, with what helps to decide and how to answer;
+/// `flags` lead the commands to the data directory.
 #[must_use]
-pub fn show(block: &Block, subject: &str) -> String {
+pub fn show(block: &Block, subject: &str, flags: &str) -> String {
     let mut parts = vec![clean_lines(&escalation::render(block, subject))];
     parts.extend(facts(&block.ask.context));
     parts.push(match (block.status, &block.answer) {
@@ -66,7 +73,7 @@ pub fn show(block: &Block, subject: &str) -> String {
         }
         (BlockStatus::Withdrawn, _) => "Withdrawn: the answer is no longer needed.".to_owned(),
         (BlockStatus::Open | BlockStatus::Answered, _) => {
-            format!("To answer:\n  {}", answer::how(block))
+            format!("To answer:\n  {}", answer::how(block, flags))
         }
     });
     parts.join("\n\n")

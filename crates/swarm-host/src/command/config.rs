@@ -6,6 +6,7 @@ use serde_json::json;
 use super::{out, out::Out};
 use crate::cli;
 use crate::config::{self, Settings};
+use crate::progress::clip;
 
 /// Runs the command; a wrong file has been refused before.
 ///
@@ -32,8 +33,9 @@ fn show(settings: &Settings, out: Out) -> Result<()> {
         .map(|one| json!({ "key": one.key, "value": one.value, "source": one.source }))
         .collect();
     out.print(&values, || {
-        let rows =
-            shown.iter().map(|one| vec![one.key.clone(), one.value.clone(), one.source.clone()]);
-        out::table(&["KEY", "VALUE", "FROM"], rows)
+        let rows = shown
+            .iter()
+            .map(|one| vec![one.key.clone(), one.source.clone(), clip(&one.value, 200)]);
+        out::table(&["KEY", "FROM", "VALUE"], rows)
     })
 }

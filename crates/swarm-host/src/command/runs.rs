@@ -14,7 +14,7 @@ use swarm_core::time::Timestamp;
 
 use super::{find, out, out::Out};
 use crate::cli;
-use crate::progress::{Board, Cost, Final, Follower, Rest, clean, clip, final_of};
+use crate::progress::{Board, Cost, Final, Follower, Rest, clean, clip, final_of, took};
 
 /// How often events are looked for when another process makes them.
 const LOOK: Duration = Duration::from_millis(300);
@@ -49,6 +49,14 @@ pub async fn run(
             events(store, clock, out, &root, *follow).await
         }
     }
+}
+
+/// One run with everything below it, for people.
+///
+/// # Errors
+/// As for [`run`].
+pub async fn show(store: &dyn Store, typed: &str) -> Result<String> {
+    Ok(Shown::of(store, typed).await?.text())
 }
 
 fn status_of(typed: cli::Status) -> RunStatus {
@@ -188,19 +196,20 @@ impl Shown {
         let open = self.questions.iter().filter(|block| block.status == BlockStatus::Open);
         for block in open {
             lines.push(String::new());
-            lines.push(super::blocks::show(block, &self.title));
+            lines.push(super::blocks::show(block, &self.title, ""));
         }
         lines.join("\n")
     }
 }
 
 fn step(step: &StepRecord) -> String {
-    let took = step.ended_at.since(step.started_at);
-    let took = format!("{}.{} s", took.as_secs(), took.subsec_millis() / 100);
+    let at = step.started_at.to_string();
+    let at = at.get(11..19).unwrap_or(&at);
+    let took = took(step.ended_at.since(step.started_at));
     match &step.ending {
-        StepEnding::Output(_) => format!("  ✓ {:<20} {took}", step.step),
+        StepEnding::Output(_) => format!("  {at} ✓ {:<20} {took}", step.step),
         StepEnding::Failed(failure) => {
-            format!("  ✗ {:<20} {took}  {}", step.step, clip(&failure.to_string(), 200))
+            format!("  {at} ✗ {:<20} {took}  {}", step.step, clip(&failure.to_string(), 200))
         }
     }
 }

@@ -10,6 +10,8 @@ use serde_json::Value;
 use swarm_core::port::forge::Permission;
 use thiserror::Error;
 
+use crate::command::out::quoted;
+
 use super::check;
 use super::defect::{Defect, Defects};
 use super::environment::Environment;
@@ -61,6 +63,8 @@ pub struct Overrides {
     pub model: Option<String>,
     /// `--slots`
     pub slots: Option<u32>,
+    /// Read no file at all.
+    pub without_file: bool,
     /// The repository that is worked on, whose own `swarm.yaml` is not to be trusted.
     pub repo: Option<PathBuf>,
 }
@@ -156,6 +160,16 @@ impl Settings {
         self.values.people.permissions.get(login).copied().unwrap_or(Permission::None)
     }
 
+    /// The flags that lead another command to the same data directory, with a space before them.
+    #[must_use]
+    pub fn flags(&self) -> String {
+        if self.source("data_dir", &[]) == "--data-dir" {
+            format!(" --data-dir {}", quoted(&self.data_dir.to_string_lossy()))
+        } else {
+            String::new()
+        }
+    }
+
     /// The environment that all this was read from.
     #[must_use]
     pub fn environment(&self) -> &Environment {
@@ -246,6 +260,9 @@ struct Found {
 }
 
 fn find(environment: &Environment, overrides: &Overrides, data_dir: &Path) -> Result<Found, Error> {
+    if overrides.without_file {
+        return Ok(Found { file: None, passed_over: None });
+    }
     let here = environment.current_dir();
     let named = match (&overrides.config, environment.get("SWARM_CONFIG")) {
         (Some(path), _) => Some((path.clone(), "--config")),

@@ -60,6 +60,18 @@ impl OpenDesk {
         self.workspace.tree()
     }
 
+    /// The same desk, blind to what the repository's checks are known to leave behind: a lock
+    /// file that was not there before, build output. An agent that runs the tests has not made it.
+    #[must_use]
+    pub fn blind_to_leaves(self, list: &[Check]) -> Self {
+        let lines = list.iter().flat_map(|check| {
+            let dir = if check.dir == "." { "" } else { check.dir.as_str() };
+            let root = if dir.is_empty() { String::new() } else { format!("/{dir}") };
+            check.leaves.iter().map(move |leaf| format!("{root}/**/{leaf}"))
+        });
+        Self { workspace: self.workspace.ignoring(lines.collect::<Vec<_>>()), ..self }
+    }
+
     /// Makes the files equal a tree; what is ignored, such as installed packages, stays.
     ///
     /// # Errors

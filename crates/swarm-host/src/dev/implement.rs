@@ -162,7 +162,7 @@ impl Node for Implement {
         let limits = config.limits.as_ref().unwrap_or(&parts.limits);
         let keeper = parts.desk(ctx, &input.repo, &input.desk).await?;
         let bench = TreeBench::open(
-            desk,
+            desk.blind_to_leaves(&input.list),
             config.access,
             Arc::clone(&parts.sandbox),
             parts.tool_limits.clone(),

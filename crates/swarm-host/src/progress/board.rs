@@ -288,10 +288,9 @@ mod tests {
         assert_eq!(board.totals(), "1 model turn, 1,234 tokens, $0.0123");
         insta::assert_snapshot!(story, @r"
 08:45:05  manager/intake       issue #1: add() is wrong
-08:45:06  manager/intake       done in 12 ms
 08:45:07  manager/plan         plan: Mend add
 08:45:07  manager/plan         done in 1.5 s
-08:45:10  dev/implement#2      turn 1: 1,200 in, 34 out, $0.0123: I run the tests.
+08:45:10  dev/implement#2      turn 1, 1,200 in, 34 out, $0.0123: I run the tests.
 08:45:12  dev/implement#2      shell cargo test: refused or failed (2.3 s)
 08:45:13  dev/implement#2      attempt 1 failed, will be tried again: disk full (io)
 08:45:14  dev/verify           asks: Tests still fail. Go on?

@@ -24,7 +24,7 @@ pub struct Screen {
 
 #[derive(Debug)]
 enum Kind {
-    Terminal { bars: MultiProgress, foot: Vec<ProgressBar>, totals: ProgressBar },
+    Terminal { bars: MultiProgress, foot: Vec<ProgressBar>, totals: ProgressBar, colours: bool },
     Plain,
     Json,
 }
@@ -39,7 +39,9 @@ impl Screen {
             let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
             let totals = bars.add(ProgressBar::new_spinner());
             totals.set_style(style("{msg}"));
-            Kind::Terminal { bars, foot: Vec::new(), totals }
+            let choice = anstream::AutoStream::choice(&std::io::stdout());
+            let colours = choice != anstream::ColorChoice::Never;
+            Kind::Terminal { bars, foot: Vec::new(), totals, colours }
         } else {
             Kind::Plain
         };
@@ -64,7 +66,7 @@ impl Screen {
 
     /// Shows what is being done now.
     pub fn refresh(&mut self, board: &Board, now: Timestamp) {
-        let Kind::Terminal { bars, foot, totals } = &mut self.kind else { return };
+        let Kind::Terminal { bars, foot, totals, .. } = &mut self.kind else { return };
         let doing = board.doing();
         while foot.len() < doing.len().min(FOOT_MAX) {
             let bar = bars.insert_before(totals, ProgressBar::new_spinner());
@@ -79,11 +81,11 @@ impl Screen {
             }
         }
         for (bar, doing) in foot.iter().zip(doing) {
-            let tool = doing.tool.as_deref().unwrap_or("thinking");
+            let tool = doing.tool.as_deref().unwrap_or("working");
             let secs = now.since(doing.since).as_secs();
-            bar.set_message(format!("{} · {tool} · {secs} s", doing.place));
+            set(bar, format!("{} · {tool} · {secs} s", doing.place));
         }
-        totals.set_message(board.totals());
+        set(totals, board.totals());
     }
 
     /// A text of the program's own, on lines of its own; nothing with JSON.
@@ -97,7 +99,7 @@ impl Screen {
 
     /// Takes the foot away, so that something else may use the terminal.
     pub fn rest(&mut self) {
-        if let Kind::Terminal { bars, foot, totals } = &mut self.kind {
+        if let Kind::Terminal { bars, foot, totals, .. } = &mut self.kind {
             for bar in foot.drain(..) {
                 bar.finish_and_clear();
             }
@@ -108,7 +110,10 @@ impl Screen {
 
     fn print(&self, text: &str) {
         match &self.kind {
-            Kind::Terminal { bars, .. } => bars.suspend(|| write_line(text)),
+            Kind::Terminal { bars, colours: true, .. } => drop(bars.println(text)),
+            Kind::Terminal { bars, colours: false, .. } => {
+                drop(bars.println(anstream::adapter::strip_str(text).to_string()));
+            }
             Kind::Plain | Kind::Json => write_line(text),
         }
     }
@@ -118,6 +123,13 @@ impl Screen {
 fn write_line(text: &str) {
     // Nobody listens any more: the run goes on all the same.
     let _ = writeln!(anstream::stdout(), "{text}");
+}
+
+/// Drawing again what is there already would only flicker.
+fn set(bar: &ProgressBar, message: String) {
+    if bar.message() != message {
+        bar.set_message(message);
+    }
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -45,14 +45,6 @@ impl ModelSource {
             (None, None) => Self::Configured,
         }
     }
-
-    /// Whether real models are asked.
-    fn is_live(&self) -> bool {
-        match self {
-            Self::Configured | Self::Recorded(_) => true,
-            Self::Replayed(_) | Self::BuiltIn { .. } => false,
-        }
-    }
 }
 
 /// The model of each role by the role's name.
@@ -85,19 +77,6 @@ pub(crate) fn models(
         models.insert(role.as_str().to_owned(), model);
     }
     Ok(models)
-}
-
-/// Whether every role has a model; commands that only queue work do not need one.
-///
-/// # Errors
-/// [`Usage`] that says how to name one.
-pub(crate) fn check(settings: &Settings, source: &ModelSource) -> Result<()> {
-    if source.is_live()
-        && let Some(role) = Role::ALL.into_iter().find(|&role| settings.model(role).is_none())
-    {
-        bail!(no_model(role));
-    }
-    Ok(())
 }
 
 fn no_model(role: Role) -> Usage {

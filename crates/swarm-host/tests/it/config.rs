@@ -304,3 +304,51 @@ fn a_model_without_a_provider_says_how_to_write_it() {
     let error = Home::with("").load(&[], &overrides).unwrap_err();
     insta::assert_snapshot!(error, @"--model: no provider named `antropic`, perhaps `anthropic`; known: anthropic, openai (any server that speaks OpenAI's format, by OPENAI_BASE_URL or models.default.base_url)");
 }
+
+/// The root of the repository, where the example and the schema are shipped.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("it is there")
+}
+
+#[test]
+fn the_shipped_example_is_right_and_holds_every_section() {
+    let overrides =
+        Overrides { config: Some(root().join("swarm.example.yaml")), ..Overrides::default() };
+    let home = TempDir::new().unwrap();
+    let home = home.path().to_str().unwrap();
+    let settings = load(&Environment::of(home, [("HOME", home)]), &overrides).unwrap();
+    let text = std::fs::read_to_string(root().join("swarm.example.yaml")).unwrap();
+    for section in swarm_host::config::schema()["properties"].as_object().unwrap().keys() {
+        assert!(text.contains(&format!("\n{section}:")), "`{section}` is not in the example");
+    }
+    assert_eq!(settings.model(Role::Manager).unwrap().id(), "openai:STRONGER");
+    assert_eq!(settings.model(Role::Dev).unwrap().fallbacks.len(), 1);
+}
+
+#[test]
+fn the_shipped_schema_is_the_one_that_files_are_checked_against() {
+    let path = root().join("graphs/swarm.v1.schema.json");
+    let schema = serde_json::to_string_pretty(&swarm_host::config::schema()).unwrap() + "\n";
+    if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+        std::fs::write(&path, &schema).unwrap();
+    }
+    let shipped = std::fs::read_to_string(&path).unwrap();
+    assert!(shipped == schema, "run the tests with UPDATE_SCHEMAS=1 and commit {}", path.display());
+}
+
+#[test]
+fn every_variable_of_the_example_environment_is_in_the_help_of_run() {
+    let text = std::fs::read_to_string(root().join(".env.example")).unwrap();
+    let variables = text
+        .lines()
+        .filter_map(|line| line.strip_prefix('#')?.split_once('='))
+        .map(|(name, _)| name)
+        .filter(|name| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'));
+    let help = swarm_host::cli::RUN_HELP;
+    let mut count = 0;
+    for name in variables {
+        assert!(help.contains(name), "{name}");
+        count += 1;
+    }
+    assert_eq!(count, 9);
+}

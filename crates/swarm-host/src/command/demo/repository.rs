@@ -54,11 +54,25 @@ pub fn make(dir: &Path, git: &Path) -> Result<PathBuf> {
     Ok(repository)
 }
 
-/// Runs git without anyone's configuration, hooks or identity.
-fn run(git: &Path, repository: &Path, files: &Path, arguments: &[&str]) -> Result<()> {
+/// What git says about the repository.
+///
+/// # Errors
+/// When git fails.
+pub fn read(git: &Path, repository: &Path, arguments: &[&str]) -> Result<String> {
+    said(bare(git, repository).current_dir(repository).args(arguments), arguments)
+}
+
+/// Git without anyone's configuration, hooks or identity.
+fn bare(git: &Path, repository: &Path) -> Command {
     let mut command = Command::new(git);
     command.env_clear().env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
-    command.env("GIT_DIR", repository).current_dir(files);
+    command.env("GIT_DIR", repository).args(["-c", "core.hooksPath=/dev/null"]);
+    command
+}
+
+fn run(git: &Path, repository: &Path, files: &Path, arguments: &[&str]) -> Result<()> {
+    let mut command = bare(git, repository);
+    command.current_dir(files);
     for role in ["AUTHOR", "COMMITTER"] {
         command.env(format!("GIT_{role}_NAME"), "Demo");
         command.env(format!("GIT_{role}_EMAIL"), "demo@devinswarm.invalid");
@@ -66,13 +80,16 @@ fn run(git: &Path, repository: &Path, files: &Path, arguments: &[&str]) -> Resul
     if arguments.first() != Some(&"init") {
         command.env("GIT_WORK_TREE", files).args(["-c", "core.bare=false"]);
     }
-    command.args(["-c", "core.hooksPath=/dev/null"]).args(arguments);
+    said(command.args(arguments), arguments).map(drop)
+}
+
+fn said(command: &mut Command, arguments: &[&str]) -> Result<String> {
     let what = || format!("git {} for the demo", arguments.first().unwrap_or(&""));
     let output = command.output().with_context(|| format!("cannot start {}", what()))?;
     if !output.status.success() {
         bail!("{} failed: {}", what(), String::from_utf8_lossy(&output.stderr).trim());
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]
@@ -88,9 +105,7 @@ mod tests {
     }
 
     fn said(repository: &Path, arguments: &[&str]) -> String {
-        let output =
-            Command::new(git().program()).arg("-C").arg(repository).args(arguments).output();
-        String::from_utf8(output.unwrap().stdout).unwrap()
+        read(git().program(), repository, arguments).unwrap()
     }
 
     #[test]
