@@ -3,7 +3,33 @@
 //! [`detect`] tries, once, what really works here; there is no way to run a command without
 //! walls. Any program that calls [`detect`] must call [`sandbox_exec_main`] first of all when its
 //! first argument is [`ENTRY`]: the walls are built by that same program, started again.
+//!
+//! ```text
+//! host ── job ──▶ warden ── bwrap ──▶ stage ──▶ command      (bubblewrap)
+//!      ◀─ report ─┘   └───────────▶ stage ──▶ command        (landlock)
+//! ```
+//!
+//! The *warden* is outside the walls: it starts the command, watches what it uses, and when the
+//! command ends, the host dies or the host hangs up, it kills all that is left. The *stage* is
+//! inside: a process with a single thread that gives up what it may do, then becomes the command.
+//!
+//! | | bubblewrap | landlock |
+//! | --- | --- | --- |
+//! | files outside | do not exist | exist, cannot be opened |
+//! | `/tmp`, HOME | private, in memory, bounded | private directories; `/tmp` itself is closed |
+//! | `/proc` | its own | closed but for `cpuinfo` and the like |
+//! | network: none | a loopback of its own, nothing else | no sockets at all: tests that listen fail |
+//! | Unix sockets | its own, and what is in a visible directory | none |
+//! | signals to the host | impossible | impossible from Linux 6.12; before, only the host itself is safe |
+//! | masks in the workspace | yes | refused |
+//! | System V IPC, `/dev/shm` | its own | none |
+//! | user | 1000, no capabilities | the host's user, no capabilities |
+//!
+//! Both count processes and memory twenty times a second, besides `RLIMIT_NPROC` (which the
+//! kernel does not apply to root) and `RLIMIT_DATA`. A host that runs as root stays the owner of
+//! its files: what hides them is that they are not there, so prefer a user of its own.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,7 +37,20 @@ use std::sync::Arc;
 
 use swarm_core::port::sandbox::{Error, Level, Sandbox};
 
+mod bubblewrap;
+mod capture;
+mod landlock;
+mod plan;
+mod probe;
+mod process;
 mod refuse;
+mod run;
+mod seccomp;
+mod stage;
+mod toolchain;
+mod view;
+mod warden;
+mod wire;
 
 /// The hidden first argument by which the host's program builds walls instead of serving.
 pub const ENTRY: &str = "__sandbox-exec";
@@ -21,12 +60,18 @@ pub const ENTRY: &str = "__sandbox-exec";
 pub struct Config {
     /// The program that calls [`sandbox_exec_main`]: this one, unless this is a test.
     pub entry: PathBuf,
+    /// The `bwrap` to use, instead of the one in PATH.
+    pub bwrap: Option<PathBuf>,
     /// The host's PATH: kept, and visible inside.
-    pub path: OsString,
+    pub path: String,
     /// The user's home: invisible but for the toolchains that PATH names.
     pub home: Option<PathBuf>,
-    /// Variables by which toolchains find themselves, such as `RUSTUP_TOOLCHAIN`.
-    pub toolchain_env: Vec<(String, OsString)>,
+    /// Variables by which toolchains find themselves, such as `RUSTUP_TOOLCHAIN`. What they
+    /// name as a directory is visible.
+    pub toolchain_env: BTreeMap<String, String>,
+    /// Variables that name the files of certificate authorities; given and visible only with the
+    /// host's network.
+    pub certificate_env: BTreeMap<String, String>,
     /// Where the package caches live that commands share; made when missing.
     pub caches: PathBuf,
     /// Where private home and temporary directories live while a command runs; made when missing.
@@ -39,34 +84,46 @@ pub struct Config {
     pub minimum: Level,
     /// This level and no other, though a stronger one may work.
     pub only: Option<Level>,
-    /// The size of a private `/tmp` and of a private home, each, in MiB.
+    /// Whether a command may ask for the host's network at all.
+    pub host_network: bool,
+    /// The size of a private `/tmp` and of a private home, each, in MiB (bubblewrap only).
     pub tmp_mib: u64,
 }
 
 impl Config {
     /// The usual configuration: caches and scratch below `data`, which itself stays hidden, and
     /// what `environment` (`std::env::vars_os()`) says of PATH, HOME and toolchains.
+    /// No network, bubblewrap or nothing.
     #[must_use]
     pub fn new(
         entry: impl Into<PathBuf>,
         data: &Path,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Self {
-        let environment: Vec<(OsString, OsString)> = environment.into_iter().collect();
-        let variable = |name: &str| {
-            environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+        let environment: BTreeMap<String, String> = environment
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let chosen = |names: &[&str]| {
+            names
+                .iter()
+                .filter_map(|name| Some(((*name).to_owned(), environment.get(*name)?.clone())))
+                .collect()
         };
         Self {
             entry: entry.into(),
-            path: variable("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin")),
-            home: variable("HOME").map(PathBuf::from),
-            toolchain_env: Vec::new(),
+            bwrap: None,
+            path: environment.get("PATH").cloned().unwrap_or_else(|| "/usr/bin:/bin".to_owned()),
+            home: environment.get("HOME").map(PathBuf::from),
+            toolchain_env: chosen(toolchain::VARIABLES),
+            certificate_env: chosen(toolchain::CERTIFICATE_VARIABLES),
             caches: data.join("caches"),
             scratch: data.join("scratch"),
             hidden: vec![data.to_owned()],
             read_only: Vec::new(),
             minimum: Level::Bubblewrap,
             only: None,
+            host_network: false,
             tmp_mib: 1024,
         }
     }
@@ -82,29 +139,55 @@ pub struct Finding {
 }
 
 /// The strongest sandbox that works here and that the configuration allows; else one that
-/// refuses every command and says why.
+/// refuses every command and says why. Starts a few processes and waits for them.
 #[must_use]
 pub fn detect(config: Config) -> Arc<dyn Sandbox> {
-    let missing = report(&config).into_iter().filter_map(|finding| finding.verdict.err()).collect();
+    let mut missing = Vec::new();
+    for level in [Level::Bubblewrap, Level::Landlock] {
+        if config.only.is_some_and(|only| only != level) {
+            continue;
+        }
+        match probe::probe(&config, level) {
+            Ok(_) if level < config.minimum => missing.push(format!(
+                "{level} works here but is weaker than {}: allow it by naming it as the minimum",
+                config.minimum
+            )),
+            Ok((walls, gives)) => {
+                if level < Level::Bubblewrap {
+                    tracing::warn!(%level, reasons = missing.join("; "), "Commands run behind the weaker walls.");
+                } else {
+                    tracing::debug!(%level, gives, "Commands run behind walls.");
+                }
+                return Arc::new(walls);
+            }
+            Err(reason) => missing.push(reason),
+        }
+    }
     Arc::new(refuse::Refusing { missing })
 }
 
-/// Every level, strongest first, each really tried.
+/// Every level, strongest first, each really tried: what `doctor` prints.
 #[must_use]
 pub fn report(config: &Config) -> Vec<Finding> {
-    let _ = config;
-    vec![
-        Finding { level: Level::Bubblewrap, verdict: Err("bubblewrap: not wired yet".into()) },
-        Finding { level: Level::Landlock, verdict: Err("landlock: not wired yet".into()) },
-    ]
+    [Level::Bubblewrap, Level::Landlock]
+        .into_iter()
+        .map(|level| Finding {
+            level,
+            verdict: probe::probe(config, level).map(|(_, gives)| gives),
+        })
+        .collect()
 }
 
 /// Builds the walls and becomes the command; to be called with the arguments after [`ENTRY`],
 /// before anything else in `main`, while the process has a single thread.
 #[must_use]
 pub fn sandbox_exec_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let _ = arguments.into_iter().count();
-    ExitCode::from(125)
+    let role = arguments.into_iter().next();
+    match role.as_ref().and_then(|role| role.to_str()) {
+        Some(wire::WARDEN) => warden::main(),
+        Some(wire::STAGE) => stage::main(),
+        _ => ExitCode::from(wire::NOT_STARTED),
+    }
 }
 
 fn unavailable(missing: &[String]) -> Error {
