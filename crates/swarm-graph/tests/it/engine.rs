@@ -34,7 +34,6 @@ nodes:
     assert_eq!(output(&rig.finish(json!({})).await), json!({ "log": ["a", "b 1"], "n": 103 }));
     let events = rig.events("r").await;
     insta::assert_snapshot!(events.join("\n"), @r"
-    run.created
     run.claimed
     node.started a#1
     node.finished a#1
@@ -159,14 +158,14 @@ async fn a_failed_item_stops_its_siblings_unless_told_otherwise() {
 entry: each
 nodes:
   each:
-    foreach: { in: "${{ [0, 1] }}", as: item }
+    foreach: { in: "${{ input.items }}", as: item }
     uses: test/work
-    with: { name: "${{ item == 0 ? 'slow' : item }}", ms: 60000 }
+    with: { name: "${{ item }}", ms: 60000 }
     next: $end
 "#)
     .await;
     // The second item's name is a number, which the kind refuses at once.
-    let run = rig.finish(json!({})).await;
+    let run = rig.finish(json!({ "items": ["slow", 1] })).await;
     assert_eq!(run.status, RunStatus::Failed);
     assert_eq!(run.failure.unwrap().class, "bad_input");
     assert_eq!(world.count("worked slow"), 0);
