@@ -1,6 +1,6 @@
 //! A store in one SQLite file: the default, and all that one machine needs.
 //!
-//! All writes of a process go through one task ([`writer`]), which puts those that wait into one
+//! All writes of a process go through one task, `writer`, which puts those that wait into one
 //! transaction and one sync to disk; reads use a small pool beside it. Several processes may open
 //! the same file: each transaction takes SQLite's write lock before it reads what it decides on.
 //! The pool never writes, and the writer never reads for the sake of reading: keep it so.
@@ -12,6 +12,7 @@ mod history;
 mod journal;
 mod question;
 mod record;
+mod release;
 mod row;
 mod schema;
 mod script;
