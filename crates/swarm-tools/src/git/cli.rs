@@ -103,7 +103,7 @@ impl Git {
         wrap.wrap(ProcessGroup::leader());
         let child =
             wrap.spawn().map_err(Error::io(format!("starting `{}`", self.program.display())))?;
-        let mut group = Group(child);
+        let mut group = Group { child, has_ended: false };
         let said = tokio::time::timeout(timeout, group.listen()).await;
         let Ok(said) = said else {
             drop(group);
@@ -153,24 +153,31 @@ impl Said {
     }
 }
 
-/// A child with its process group; dropped, all of it is killed.
-struct Group(Box<dyn ChildWrapper>);
+/// A child with its process group; dropped before its end, all of it is killed.
+struct Group {
+    child: Box<dyn ChildWrapper>,
+    /// Whether all of it has ended, so that its id may belong to others now.
+    has_ended: bool,
+}
 
 impl Group {
     async fn listen(&mut self) -> std::io::Result<Said> {
-        let stdout = self.0.stdout().take();
-        let stderr = self.0.stderr().take();
+        let stdout = self.child.stdout().take();
+        let stderr = self.child.stderr().take();
         let (stdout, stderr) = tokio::join!(keep(stdout), keep(stderr));
         let (stdout, stderr) = (stdout?, stderr?);
-        let status = self.0.wait().await?;
+        let status = self.child.wait().await?;
+        self.has_ended = true;
         Ok(Said { succeeded: status.success(), stdout, stderr })
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // The group may be gone already, which is what we want.
-        let _ = self.0.start_kill();
+        if !self.has_ended {
+            // The group may be ending by itself just now, which is what we want.
+            let _ = self.child.start_kill();
+        }
     }
 }
 

@@ -182,7 +182,8 @@ impl<'a> Walk<'a> {
         let mode = if stat.st_mode & 0o100 != 0 { EXECUTABLE } else { FILE };
         let mark = Mark::of(stat);
         if let Some(oid) = self.request.known.unchanged(path, mark)
-            && self.odb.exists(oid)
+            // A mirror may have been made anew since.
+            && (tracked.leaf.is_some_and(|(leaf, _)| leaf == oid) || self.odb.exists(oid))
         {
             return Ok(Node::Leaf(mode, Some(oid)));
         }

@@ -1,6 +1,7 @@
 //! The tools against real peers: HTTP on loopback, git, sandboxes, files.
 
 mod checks;
+mod crash;
 mod forge;
 mod git;
 mod model;
