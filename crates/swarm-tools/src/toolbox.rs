@@ -4,6 +4,7 @@
 //! system whole: [`tree`] walks them name by name from one directory handle. What a model does
 //! wrong is a [`ToolResult::error`] in words that help it; `Err` is for what it cannot mend.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -180,9 +181,9 @@ impl Toolbox {
         let names: Vec<&str> = self.names().collect();
         let mut words = format!("there is no tool `{name}`");
         if let Some(near) = nearest(name, names.iter().copied()) {
-            words += &format!(", perhaps `{near}`");
+            let _ = write!(words, ", perhaps `{near}`");
         }
-        words += &format!("; known: {}", names.join(", "));
+        let _ = write!(words, "; known: {}", names.join(", "));
         Ok(ToolResult::error(words))
     }
 }

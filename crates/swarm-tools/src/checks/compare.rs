@@ -197,7 +197,8 @@ mod tests {
     #[test]
     fn a_failure_without_names_is_one_of_the_whole_check() {
         let (red, green) = (report(Outcome::Failed, &[], 0), report(Outcome::Passed, &[], 0));
-        let pair = |a: &Report, b: &Report| compare(&[a.clone()], &[b.clone()]);
+        let pair =
+            |a: &Report, b: &Report| compare(std::slice::from_ref(a), std::slice::from_ref(b));
         assert_eq!(tests(&pair(&red, &green).fixed), ["*"]);
         assert_eq!(tests(&pair(&green, &red).broken), ["*"]);
         assert_eq!(tests(&pair(&red, &red).still_failing), ["*"]);

@@ -189,14 +189,14 @@ impl Runner<'_> {
                 report.counts = results.counts;
                 report.failures = results.failures;
                 for failure in &mut report.failures {
-                    failure.file = failure.file.take().map(|path| self.from_root(&path));
+                    failure.file = failure.file.take().map(|path| self.rooted(&path));
                 }
             }
             Kind::Lint => {
                 let remarks = remarks::read(&both);
                 report.findings = remarks.findings;
                 for finding in &mut report.findings {
-                    finding.path = self.from_root(&finding.path);
+                    finding.path = self.rooted(&finding.path);
                 }
                 report.tail = remarks.readable.map(|text| tail(&text)).unwrap_or_default();
             }
@@ -234,7 +234,7 @@ impl Runner<'_> {
     }
 
     /// A path as a tool printed it, from the root of the workspace.
-    fn from_root(&self, path: &str) -> String {
+    fn rooted(&self, path: &str) -> String {
         let path = path.trim_start_matches("file://");
         if Path::new(path).is_absolute() {
             let canonical = self.workspace.canonicalize().unwrap_or_default();

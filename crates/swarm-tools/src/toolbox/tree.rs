@@ -6,6 +6,7 @@
 //! workspace or into a `.git`, under whatever name it was asked for.
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -454,14 +455,14 @@ pub(crate) fn not_found(place: &Place) -> String {
     let mut words = format!("there is no `{}`", place.path);
     if let Some(near) = nearest(&missing[0], names.iter().map(String::as_str)) {
         let near = if parent == "." { near.to_owned() } else { format!("{parent}/{near}") };
-        words += &format!(", perhaps `{near}`");
+        let _ = write!(words, ", perhaps `{near}`");
     }
     let shown: Vec<String> =
         names.iter().take(20).map(|name| name.escape_debug().to_string()).collect();
     let more = if names.len() > shown.len() { ", …" } else { "" };
-    words += &match shown.len() {
-        0 => format!("; `{parent}` is empty"),
-        _ => format!("; `{parent}` holds: {}{more}", shown.join(", ")),
+    let _ = match shown.len() {
+        0 => write!(words, "; `{parent}` is empty"),
+        _ => write!(words, "; `{parent}` holds: {}{more}", shown.join(", ")),
     };
     words
 }

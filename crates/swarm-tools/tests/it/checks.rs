@@ -1,5 +1,8 @@
 //! Checks of real repositories, run for real: no network, no canned output.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![expect(clippy::print_stdout, reason = "a test says aloud what it skips")]
+
 use std::path::Path;
 
 use swarm_core::port::sandbox::{Exit, Limits};
@@ -337,6 +340,27 @@ async fn a_set_up_that_cannot_install_is_told_and_not_fatal() {
     assert_eq!(std::fs::read_to_string(dir.path().join(".venv/.gitignore")).unwrap(), "*\n");
     // The tests run without what could not be installed.
     assert_eq!(ran(&dir, &the(&dir, Kind::Test)).await.outcome, Outcome::Passed);
+}
+
+#[tokio::test]
+async fn python_linters_find_file_line_and_rule() {
+    let dir = repository(&[
+        ("ruff.toml", ""),
+        (".flake8", "[flake8]\n"),
+        ("src/a.py", "x = 1\nimport os\n"),
+    ]);
+    for check in found(&dir) {
+        let report = ran(&dir, &check).await;
+        if let Outcome::Skipped { why } = &report.outcome {
+            assert!(why.contains(&check.name), "{why}");
+            println!("{} is not installed: only its absence was tested", check.name);
+            continue;
+        }
+        assert_eq!(report.outcome, Outcome::Failed, "{report:?}");
+        let found = report.findings.iter().find(|finding| finding.rule == "F401").unwrap();
+        assert_eq!((found.path.as_str(), found.line), ("src/a.py", 2), "{report:?}");
+        assert!(found.message.contains("imported but unused"), "{found:?}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The tools as a model meets them: answers, and errors that help.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,17 +16,17 @@ use tempfile::TempDir;
 use crate::toolbox_sandbox::{self, sandbox};
 
 /// A workspace in a directory of its own, with something beside it that no tool may reach.
-pub struct Bench {
-    pub dir: TempDir,
-    pub toolbox: Toolbox,
+pub(crate) struct Bench {
+    pub(crate) dir: TempDir,
+    pub(crate) toolbox: Toolbox,
 }
 
 impl Bench {
-    pub fn new(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(files: &[(&str, &str)]) -> Self {
         Self::with(files, Limits::default(), &[])
     }
 
-    pub fn with(files: &[(&str, &str)], limits: Limits, forbidden: &[&str]) -> Self {
+    pub(crate) fn with(files: &[(&str, &str)], limits: Limits, forbidden: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("ws")).unwrap();
         std::fs::create_dir(dir.path().join("outside")).unwrap();
@@ -41,36 +43,36 @@ impl Bench {
         Self { dir, toolbox }
     }
 
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.dir.path().join("ws")
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root().join(name)
     }
 
-    pub fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 
-    pub async fn call(&self, name: &str, arguments: Value) -> ToolResult {
+    pub(crate) async fn call(&self, name: &str, arguments: Value) -> ToolResult {
         self.toolbox.call(name, arguments).await.unwrap()
     }
 
-    pub async fn ok(&self, name: &str, arguments: Value) -> String {
+    pub(crate) async fn ok(&self, name: &str, arguments: Value) -> String {
         let result = self.call(name, arguments).await;
         assert!(!result.is_error, "{}", result.text);
         result.text
     }
 
-    pub async fn refused(&self, name: &str, arguments: Value) -> String {
+    pub(crate) async fn refused(&self, name: &str, arguments: Value) -> String {
         let result = self.call(name, arguments).await;
         assert!(result.is_error, "{}", result.text);
         result.text
     }
 
     /// Everything in the workspace, files with their content.
-    pub fn snapshot(&self) -> Vec<(String, String)> {
+    pub(crate) fn snapshot(&self) -> Vec<(String, String)> {
         let mut found = Vec::new();
         gather(&self.root(), &self.root(), &mut found);
         found.sort();

@@ -1,5 +1,7 @@
 //! Paths that mean harm: out of the workspace, into a `.git`, onto a device.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

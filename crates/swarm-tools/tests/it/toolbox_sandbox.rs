@@ -1,5 +1,7 @@
 //! The sandbox that the tests of the toolbox and of checks run in.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,12 +13,12 @@ use tokio::io::AsyncReadExt as _;
 /// No walls at all: for tests alone, whose commands are their own.
 struct Unwalled;
 
-pub fn sandbox() -> Arc<dyn Sandbox> {
+pub(crate) fn sandbox() -> Arc<dyn Sandbox> {
     Arc::new(Unwalled)
 }
 
 /// A sandbox that there is not.
-pub struct Missing;
+pub(crate) struct Missing;
 
 #[async_trait]
 impl Sandbox for Missing {

@@ -3,6 +3,8 @@
 //! A hunk's line number only chooses between places that fit; it never makes one fit. Without a
 //! number that fits, two places that do are an error, not a choice.
 
+use std::fmt::Write as _;
+
 use super::super::Trouble;
 use super::super::edit::nearest_lines;
 use super::super::text::{Text, cut_line};
@@ -114,7 +116,7 @@ fn absent(lines: &Lines<'_>, old: &[&str], from: usize) -> String {
     };
     for (at, line) in lines.lines.iter().enumerate().skip(first).take(count.min(20)) {
         let mark = if old.contains(line) { ' ' } else { '!' };
-        words += &format!("\n{:>6}{mark}\t{}", at + 1, cut_line(line, 200));
+        let _ = write!(words, "\n{:>6}{mark}\t{}", at + 1, cut_line(line, 200));
     }
     words
 }
