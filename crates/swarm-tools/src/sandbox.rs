@@ -25,8 +25,9 @@
 //! | System V IPC, `/dev/shm` | its own | none |
 //! | user | 1000, no capabilities | the host's user, no capabilities |
 //!
-//! Both count processes and memory twenty times a second, besides `RLIMIT_NPROC` (which the
-//! kernel does not apply to root) and `RLIMIT_DATA`. A host that runs as root stays the owner of
+//! Both count processes and memory twenty times a second and kill what has too much. Behind that
+//! stand `RLIMIT_DATA`, `RLIMIT_NPROC` (which the kernel does not apply to root) and, where the host
+//! may make one, a control group. A host that runs as root stays the owner of
 //! its files: what hides them is that they are not there, so prefer a user of its own.
 
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use swarm_core::port::sandbox::{Error, Level, Sandbox};
 
 mod bubblewrap;
+mod cage;
 mod capture;
 mod landlock;
 mod plan;

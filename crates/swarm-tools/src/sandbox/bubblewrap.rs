@@ -1,7 +1,7 @@
 //! Bubblewrap: the view as arguments of `bwrap`.
 //!
-//! Its root is an empty file system in memory, and later mounts cover earlier ones: what is
-//! hidden comes after what is shown, the workspace after both.
+//! Its root is an empty file system in memory, and later mounts cover earlier ones: first what is
+//! private, then what is shown, then what is hidden in that, the workspace last.
 
 use std::path::{Path, PathBuf};
 
@@ -52,9 +52,9 @@ pub(super) fn arguments(room: &Room<'_>) -> Option<Vec<String>> {
     if room.network == Network::None {
         arguments.words(&["--unshare-net"]);
     }
+    private(&mut arguments, room.tmp_mib);
     show(&mut arguments, room);
     let covers = hide(&mut arguments, room.view);
-    private(&mut arguments, room.tmp_mib);
     for place in [room.cache, room.workspace] {
         arguments.pair("--bind", place, place);
     }

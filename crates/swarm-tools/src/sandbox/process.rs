@@ -4,9 +4,13 @@
 //! checked after it was opened.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use rustix::process::{Pid, PidfdFlags, Signal, getuid, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, getpgid, getpgrp, getuid, kill_process_group, pidfd_open,
+    pidfd_send_signal,
+};
 
 /// A process that descends from another.
 #[derive(Clone, Copy, Debug)]
@@ -20,33 +24,42 @@ pub(super) struct Member {
 /// All that descend from `root`, parents first. A process that comes or goes meanwhile may be
 /// missed: whoever must have all asks again until none is left.
 pub(super) fn descendants(root: i32) -> Vec<Member> {
+    let mut found = Vec::new();
+    visit(root, |member| {
+        found.push(member);
+        ControlFlow::Continue(())
+    });
+    found
+}
+
+/// Shows each descendant of `root` to `each`, a parent before its children are looked up: what
+/// is stopped there has no further ones.
+pub(super) fn visit(root: i32, each: impl FnMut(Member) -> ControlFlow<()>) {
     if Path::new(&format!("/proc/{root}/task/{root}/children")).exists() {
-        by_children(root)
+        by_children(root, each);
     } else {
-        by_parents(root)
+        by_parents(root, each);
     }
 }
 
-fn by_children(root: i32) -> Vec<Member> {
-    let mut found = Vec::new();
+fn by_children(root: i32, mut each: impl FnMut(Member) -> ControlFlow<()>) {
     let mut next = vec![(root, 0)];
     while let Some((pid, parent)) = next.pop() {
-        let mut tasks = 0;
-        for task in numbers_in(&format!("/proc/{pid}/task")) {
-            tasks += 1;
+        let tasks = numbers_in(&format!("/proc/{pid}/task"));
+        let member = Member { pid, parent, tasks: tasks.len() as u64 };
+        if pid != root && !tasks.is_empty() && each(member).is_break() {
+            return;
+        }
+        for task in tasks {
             let path = format!("/proc/{pid}/task/{task}/children");
             let children = fs::read_to_string(path).unwrap_or_default();
             next.extend(children.split_whitespace().filter_map(|id| Some((id.parse().ok()?, pid))));
         }
-        if pid != root && tasks > 0 {
-            found.push(Member { pid, parent, tasks });
-        }
     }
-    found
 }
 
 /// For kernels that do not list children: every process of the machine is asked for its parent.
-fn by_parents(root: i32) -> Vec<Member> {
+fn by_parents(root: i32, mut each: impl FnMut(Member) -> ControlFlow<()>) {
     let all: Vec<Member> = numbers_in("/proc")
         .into_iter()
         .filter_map(|pid| {
@@ -54,15 +67,15 @@ fn by_parents(root: i32) -> Vec<Member> {
             Some(Member { pid, parent: stat.parent, tasks: stat.tasks })
         })
         .collect();
-    let mut found = Vec::new();
     let mut next = vec![root];
     while let Some(parent) = next.pop() {
         for member in all.iter().filter(|member| member.parent == parent) {
-            found.push(*member);
+            if each(*member).is_break() {
+                return;
+            }
             next.push(member.pid);
         }
     }
-    found
 }
 
 /// Sends `signal` if the process is still the one that was found.
@@ -77,6 +90,25 @@ pub(super) fn signal(member: Member, signal: Signal) {
     if still {
         // Gone is what was wanted.
         let _ = pidfd_send_signal(&descriptor, signal);
+    }
+}
+
+/// The process group of `member`; `None` when it is gone.
+pub(super) fn group(member: Member) -> Option<Pid> {
+    getpgid(Pid::from_raw(member.pid)).ok()
+}
+
+/// Sends `signal` to all of the group that `member` is in, at once: the kernel makes a process
+/// that is just forking take the signal first. A group never leaves its session, and the session
+/// is the command's or one that it made. For a `member` found this very moment.
+pub(super) fn signal_group(member: Member, signal: Signal) {
+    match group(member) {
+        Some(group) if group != getpgrp() => {
+            // Gone is what was wanted.
+            let _ = kill_process_group(group, signal);
+        }
+        Some(_) => self::signal(member, signal),
+        None => {}
     }
 }
 
@@ -143,9 +175,17 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let own = rustix::process::getpid().as_raw_pid();
         let id = i32::try_from(child.id()).unwrap();
-        for members in [by_children(own), by_parents(own)] {
-            assert!(members.iter().any(|member| member.pid == id && member.parent == own));
-        }
+        let [mut one, mut other] = [false; 2];
+        let is_it = |member: Member| member.pid == id && member.parent == own && member.tasks == 1;
+        by_children(own, |member| {
+            one |= is_it(member);
+            ControlFlow::Continue(())
+        });
+        by_parents(own, |member| {
+            other |= is_it(member);
+            ControlFlow::Continue(())
+        });
+        assert!(one && other, "{one} {other}");
         child.kill().unwrap();
         child.wait().unwrap();
     }

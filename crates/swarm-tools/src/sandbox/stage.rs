@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use rlimit::Resource;
 use rustix::fs::Mode;
-use rustix::process::{setsid, umask};
+use rustix::process::{nice, setsid, umask};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
     set_no_new_privs,
@@ -24,13 +24,18 @@ use super::{landlock, seccomp};
 
 const NO_SUCH_PROGRAM: u8 = 127;
 const CANNOT_EXECUTE: u8 = 126;
+const NICE: i32 = 10;
 const MIB: u64 = 1024 * 1024;
 
 /// Never returns when all goes well.
 pub(super) fn main() -> ExitCode {
+    wire::close_inherited();
     let Ok(mut warden) = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from) else {
         return ExitCode::from(wire::NOT_STARTED);
     };
+    if wire::send(&mut warden, &Staged::Waiting).is_err() {
+        return ExitCode::from(wire::NOT_STARTED);
+    }
     let Ok(stage) = wire::receive::<Stage>(&mut warden) else {
         return ExitCode::from(wire::NOT_STARTED);
     };
@@ -52,6 +57,8 @@ fn wall_in(stage: &Stage) -> Result<(), String> {
     umask(Mode::from_raw_mode(0o022));
     // When memory runs out, this goes first. A kernel without the file has no such choice.
     let _ = fs::write("/proc/self/oom_score_adj", "500");
+    // The host answers people while this builds.
+    let _ = nice(NICE);
     limit(stage).map_err(failed("limits"))?;
     drop_capabilities().map_err(failed("giving up capabilities"))?;
     set_no_new_privs(true).map_err(failed("no_new_privs"))?;

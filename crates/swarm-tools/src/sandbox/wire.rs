@@ -65,6 +65,8 @@ pub(super) struct Grants {
 /// From the stage to the warden.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) enum Staged {
+    /// It is there and has done nothing yet.
+    Waiting,
     /// The walls stand; the next thing is the command.
     Ready,
     /// They do not, and nothing was run.
@@ -107,6 +109,21 @@ pub(super) fn receive<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T
     let mut body = vec![0; length_of(length)?];
     from.read_exact(&mut body)?;
     Ok(serde_json::from_slice(&body)?)
+}
+
+/// Closes what was inherited by mistake: descriptors that the host was started with, or that a
+/// library of it forgot to keep from its children. For a process that has just begun and holds
+/// none of its own.
+pub(super) fn close_inherited() {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    let open: Vec<i32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|descriptor| *descriptor > 2)
+        .collect();
+    for descriptor in open {
+        // One of them was the listing itself, which is closed already.
+        let _ = nix::unistd::close(descriptor);
+    }
 }
 
 /// The length that a message's first four bytes announce.

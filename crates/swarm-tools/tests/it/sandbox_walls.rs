@@ -62,6 +62,14 @@ on_both_levels! {
         assert!(!listed.stdout.text.contains("secret"), "{listed:?}");
     }
 
+    async fn a_link_that_points_out_gives_nothing(bench) {
+        symlink(bench.data().join("secret"), bench.workspace.join("link")).unwrap();
+        symlink("/etc", bench.workspace.join("etc")).unwrap();
+        let finished = bench.sh("cat link etc/shadow etc/gshadow; echo changed > link").await;
+        assert_eq!(finished.stdout.text, "");
+        assert_eq!(fs::read_to_string(bench.data().join("secret")).unwrap(), SECRET);
+    }
+
     async fn accounts_and_homes_are_closed(bench) {
         let home = std::env::var("HOME").unwrap();
         let paths = ["/etc/shadow", "/root/.ssh", "/root/.npmrc", "/var/log", "/run", "/sys/kernel/debug"];
@@ -71,6 +79,18 @@ on_both_levels! {
             // Of a home only what leads to a toolchain is there at all.
             let known = [".cargo", ".rustup", ".pyenv", ".nvm", ".local"];
             assert!(seen.iter().all(|name| known.contains(name) || *name == ".sandbox-exec"), "{path}: {seen:?}");
+        }
+    }
+
+    async fn nothing_outside_can_be_written(bench) {
+        let home = std::env::var("HOME").unwrap();
+        for place in ["/", "/usr", "/usr/bin", "/etc", "/var/tmp", "/home", &home, &format!("{home}/.cargo/bin"), "/proc/sys/kernel", bench.data().to_str().unwrap()] {
+            let finished = bench.sh(&format!("echo x > {place}/sandbox-test-file")).await;
+            // What lies in the host's `/tmp` lies in the private one inside.
+            let private = bench.level == Level::Bubblewrap && place.starts_with("/tmp/");
+            assert!(private || !finished.succeeded(), "{place}: {finished:?}");
+            let file = PathBuf::from(place).join("sandbox-test-file");
+            assert!(!file.exists(), "{}", file.display());
         }
     }
 
@@ -259,6 +279,17 @@ print(os.read(0, 1), os.readlink('/proc/self/fd/0'))
         assert_eq!(lines, ["no tty", "-1 1", "-1 1", "-1 1", "b'' /dev/null"], "{finished:?}");
     }
 
+    async fn only_three_descriptors_are_open(bench) {
+        let finished = bench.python("
+import os
+def is_open(n):
+    try: os.fstat(n); return True
+    except OSError: return False
+print([n for n in range(256) if is_open(n)])
+").await;
+        assert_eq!(finished.stdout.text, "[0, 1, 2]\n", "{finished:?}");
+    }
+
     async fn the_directory_must_lie_in_the_workspace(bench) {
         bench.write("sub/file", "");
         symlink(bench.data(), bench.workspace.join("out")).unwrap();
@@ -332,6 +363,23 @@ print(os.read(0, 1), os.readlink('/proc/self/fd/0'))
         let finished = bench.sh(&format!("cat {root}/lib/part && test -x {root}/bin/tool && cat {root}/data/secret {root}/lib/token")).await;
         assert_eq!(finished.stdout.text, "part", "{finished:?}");
     }
+
+    async fn a_toolchain_of_a_home_is_visible_and_its_secrets_are_not(bench) {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path().canonicalize().unwrap();
+        for path in [".cargo/bin/tool", ".cargo/credentials.toml", ".cargo/registry/index", ".ssh/id", ".npmrc", ".pyenv/shims/snake", ".rustup/settings.toml", "notes"] {
+            fs::create_dir_all(home.join(path).parent().unwrap()).unwrap();
+            fs::write(home.join(path), path).unwrap();
+        }
+        let bench = Bench::with(bench.level, |config| {
+            config.path = format!("{}:{}:/usr/bin:/bin", home.join(".cargo/bin").display(), home.join(".pyenv/shims").display());
+            config.home = Some(home.clone());
+            config.toolchain_env.clear();
+        });
+        let h = home.display();
+        let finished = bench.sh(&format!("cd {h} 2>/dev/null; for f in .cargo/bin/tool .cargo/credentials.toml .cargo/registry/index .ssh/id .npmrc .pyenv/shims/snake .rustup/settings.toml notes; do cat {h}/$f 2>/dev/null && echo; done; echo RUSTUP_HOME=$RUSTUP_HOME")).await;
+        assert_eq!(finished.stdout.text, format!(".cargo/bin/tool\n.pyenv/shims/snake\n.rustup/settings.toml\nRUSTUP_HOME={h}/.rustup\n"), "{finished:?}");
+    }
 }
 
 #[tokio::test]
@@ -380,6 +428,19 @@ async fn landlock_refuses_a_mask_rather_than_ignore_it() {
     bench.write(".git/config", "");
     let refusal = bench.refused(command).await;
     assert!(refusal.contains("bubblewrap: only it can keep a command from"), "{refusal}");
+}
+
+#[tokio::test]
+async fn bubblewrap_gives_a_user_and_processes_of_its_own() {
+    let bench = Bench::new(Level::Bubblewrap);
+    let finished = bench.sh("id -u; id -un; hostname; echo x > /tmp/file && echo tmp").await;
+    assert_eq!(finished.stdout.text, "1000\nagent\nsandbox\ntmp\n", "{finished:?}");
+    let processes = bench.sh("ls /proc | grep -c '^[0-9]'").await.stdout.text;
+    assert!(processes.trim().parse::<u32>().unwrap() < 10, "{processes}");
+    let root = bench.run(&["ls", "-A", "/"]).await.stdout.text;
+    for hidden in ["var", "run", "sys", "boot", "srv", "media"] {
+        assert!(!root.lines().any(|name| name == hidden), "{hidden}: {root}");
+    }
 }
 
 #[tokio::test]
