@@ -782,30 +782,6 @@ async fn a_merge_killed_in_the_work_tree_does_not_overwrite_what_someone_wrote_s
 }
 
 #[tokio::test]
-async fn several_merges_at_once_are_one_merge() {
-    let town = Town::new();
-    let (number, head) = town.pull().await;
-    let town = Arc::new(town);
-    let tasks: Vec<_> = (0..4)
-        .map(|_| {
-            let (town, head) = (town.clone(), head.clone());
-            tokio::spawn(async move { town.merge(number, &head).await })
-        })
-        .collect();
-    for task in tasks {
-        // A loser may find a work tree that another is just bringing along; it changes nothing.
-        match task.await.unwrap() {
-            Ok(_) | Err(Error::NotMergeable(_)) => {}
-            Err(error) => panic!("{error}"),
-        }
-    }
-    let merged = town.merge(number, &head).await.unwrap();
-    assert_eq!(town.bench.sha("main"), merged);
-    assert_eq!(git(&town.bench.origin, ["rev-list", "--count", "--merges", "main"]), "1");
-    assert_eq!(town.status(), "");
-}
-
-#[tokio::test]
 async fn a_merge_by_the_owners_own_hand_is_seen() {
     let town = Town::new();
     let (number, head) = town.pull().await;
