@@ -14,6 +14,7 @@ mod detect;
 mod remarks;
 mod results;
 mod run;
+mod said;
 
 pub use compare::{Comparison, Fewer, TestRef, compare};
 pub use detect::{detect, detect_at};

@@ -26,6 +26,9 @@ const ENTRIES: usize = 5000;
 /// The most directories below the root that are looked at, when the root itself has no test.
 const DIRECTORIES: usize = 40;
 
+/// The most directories that are looked through for test files.
+const SEARCHED: usize = 1000;
+
 /// Directories that are never a part of the repository's own code.
 const FOREIGN: [&str; 9] = [
     "node_modules",
@@ -173,14 +176,21 @@ impl Here {
 
     /// Whether a file that `wanted` takes is here or, so many levels, below.
     fn any(&self, levels: usize, wanted: &dyn Fn(&str) -> bool) -> bool {
+        self.any_within(levels, &mut { SEARCHED }, wanted)
+    }
+
+    fn any_within(&self, levels: usize, left: &mut usize, wanted: &dyn Fn(&str) -> bool) -> bool {
         self.names.iter().any(|name| wanted(name))
             || levels > 0
                 && self
                     .names
                     .iter()
                     .filter(|name| !name.starts_with('.') && *name != "node_modules")
-                    .filter_map(|name| self.below(name))
-                    .any(|below| below.any(levels - 1, wanted))
+                    .filter_map(|name| {
+                        *left = left.checked_sub(1)?;
+                        Some(self.below(name)?.any_within(levels - 1, left, wanted))
+                    })
+                    .any(|is_there| is_there)
     }
 
     fn check(&self, kind: Kind, name: &str, argv: &[&str], why: impl Into<String>) -> Check {

@@ -33,8 +33,14 @@ impl Results {
         counts.skipped += skipped;
     }
 
+    /// Whether a failure of this name would be kept. To be asked before looking around for its
+    /// place: a hostile output may name a million, each far from what is said about it.
+    fn wants(&self, name: &str) -> bool {
+        self.failures.len() < FAILURES && self.failures.iter().all(|known| known.name != name)
+    }
+
     fn fail(&mut self, failure: TestFailure) {
-        if self.failures.len() < FAILURES && self.failures.iter().all(|f| f.name != failure.name) {
+        if self.wants(&failure.name) {
             self.failures.push(failure);
         }
     }
@@ -86,4 +92,88 @@ fn place(text: &str) -> Option<(String, u32)> {
         return Some((file.to_owned(), line));
     }
     Some((head.to_owned(), last))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::checks::remarks;
+
+    const PIECES: [&str; 48] = [
+        "FAILED ",
+        "ERROR ",
+        "FAIL: ",
+        "a.py::t",
+        " - ",
+        "= 1 failed in 0.1s =",
+        "Ran 3 tests in 1s",
+        "OK",
+        "___ t ___",
+        "a.py:3: E",
+        "File \"a\", line 3",
+        "test result: ",
+        "1 passed; ",
+        "---- t stdout ----",
+        "panicked at a.rs:1:2:",
+        "FAIL [ 1s] ",
+        "Summary [ 1s] 2 tests run: 1 passed",
+        "not ok 1 - ",
+        "  ---",
+        "error: |-",
+        "  ...",
+        "location: 'a:1:2'",
+        "# tests 1",
+        "# pass 1",
+        "✖ ",
+        "test at a:1:2",
+        "● a › b",
+        "at x (a:1:2)",
+        "Tests: 1 failed, 2 total",
+        "1 passing",
+        "1) a",
+        "--- FAIL: T (0s)",
+        "=== RUN   T",
+        "FAIL\tp",
+        "ok  \tp",
+        "{\"reason\":",
+        "[{\"filePath\":",
+        "Diff in a:1:",
+        "  1:2  error  m  r",
+        "a:1:2: m",
+        ":",
+        "(",
+        ")",
+        "é",
+        "\n",
+        "\n",
+        "\n",
+        " ",
+    ];
+
+    proptest! {
+        /// Outputs are written by whoever wrote the tests; reading one never panics.
+        #[test]
+        fn any_output_can_be_read(pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..60)) {
+            let output = pieces.concat();
+            let _ = (read(&output), remarks::read(&output));
+        }
+    }
+
+    #[test]
+    fn a_hostile_output_takes_no_quadratic_time() {
+        for line in [
+            "FAILED a.py::x\n",
+            "--- FAIL: T (0s)\nFAIL\tp\n",
+            "1 passing\n",
+            "ERROR: x\n\n",
+            "✖ x\n",
+        ] {
+            let started = std::time::Instant::now();
+            read(&line.repeat((1 << 21) / line.len()));
+            // A quadratic reader would need minutes; a linear one is far below a second.
+            assert!(started.elapsed().as_secs() < 20, "{line:?} took {:?}", started.elapsed());
+        }
+    }
 }

@@ -4,16 +4,13 @@ use std::path::{Path, PathBuf};
 
 use swarm_core::port::sandbox::{self, Command, Exit, Finished, Network, Sandbox};
 
-use super::{Cause, Check, Counts, Kind, Outcome, Report, Way, remarks, results};
+use super::said::Said;
+use super::{Cause, Check, Counts, Kind, Outcome, Report, Way};
 use crate::toolbox::shell::quiet_env;
 use crate::toolbox::tree::{Found, Tree};
 
 /// The longest that a probe may take, in seconds.
 const PROBE_SECS: u64 = 60;
-
-/// How much of the end of an output is kept, in lines and bytes, of stdout and stderr each.
-const TAIL_LINES: usize = 60;
-const TAIL_BYTES: usize = 6 * 1024;
 
 /// How checks are run.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -68,14 +65,8 @@ impl Runner<'_> {
                 Err(outcome) => return self.report(outcome),
             }
         }
-        let why = format!("{} not available in the sandbox", self.wanted());
-        self.report(match self.check.kind {
-            Kind::Lint => Outcome::Skipped { why },
-            Kind::Test | Kind::Setup => Outcome::Broken {
-                cause: Cause::MissingTool,
-                why: format!("{why}: install it on the host, in a directory of PATH"),
-            },
-        })
+        let outcome = self.missing(format!("{} not available in the sandbox", self.wanted()));
+        self.report(outcome)
     }
 
     /// The programs of all ways, for saying that none is there.
@@ -147,7 +138,7 @@ impl Runner<'_> {
             Kind::Test | Kind::Lint => Network::None,
         };
         let mut report = match self.sandbox.run(self.command(argv, network)).await {
-            Ok(finished) => self.read(&finished),
+            Ok(finished) => self.read(finished).await,
             Err(error) => self.report(broken(&error)),
         };
         report.command = shown(argv);
@@ -170,62 +161,47 @@ impl Runner<'_> {
         }
     }
 
-    fn read(&self, finished: &Finished) -> Report {
-        let stdout = plain(&finished.stdout.text);
-        let stderr = plain(&finished.stderr.text);
-        let is_cut = finished.stdout.dropped_bytes + finished.stderr.dropped_bytes > 0;
-        let both = format!("{stdout}\n{stderr}");
-        let mut report = Report {
-            exit: Some(finished.exit),
-            is_cut,
-            wall_ms: u64::try_from(finished.wall.as_millis()).unwrap_or(u64::MAX),
-            ..self.report(Outcome::Passed)
+    async fn read(&self, finished: Finished) -> Report {
+        let kind = self.check.kind;
+        let (exit, wall) = (finished.exit, finished.wall);
+        // Outputs are long: they are read away from the async threads.
+        let said = tokio::task::spawn_blocking(move || Said::read(kind, &finished)).await;
+        let Ok(said) = said else {
+            let why = "its output could not be read".to_owned();
+            return self.report(Outcome::Broken { cause: Cause::SandboxFailed, why });
         };
-        let mut none = None;
-        match self.check.kind {
-            Kind::Test => {
-                let results = results::read(&both);
-                none = (!is_cut && results.ran_none()).then_some(results.says_none);
-                report.counts = results.counts;
-                report.failures = results.failures;
-                for failure in &mut report.failures {
-                    failure.file = failure.file.take().map(|path| self.rooted(&path));
-                }
-            }
-            Kind::Lint => {
-                let remarks = remarks::read(&both);
-                report.findings = remarks.findings;
-                for finding in &mut report.findings {
-                    finding.path = self.rooted(&finding.path);
-                }
-                report.tail = remarks.readable.map(|text| tail(&text)).unwrap_or_default();
-            }
-            Kind::Setup => {}
+        let mut report = Report {
+            exit: Some(exit),
+            counts: said.counts,
+            failures: said.failures,
+            findings: said.findings,
+            tail: said.tail,
+            is_cut: said.is_cut,
+            wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+            ..self.report(self.outcome(exit, said.no_tests, said.counts))
+        };
+        let canonical = self.workspace.canonicalize().unwrap_or_default();
+        let roots = [self.workspace, canonical.as_path()];
+        for failure in &mut report.failures {
+            failure.file = failure.file.take().map(|path| self.rooted(&roots, &path));
         }
-        if report.tail.is_empty() {
-            report.tail = match (tail(&stdout), tail(&stderr)) {
-                (out, err) if err.is_empty() => out,
-                (out, err) if out.is_empty() => err,
-                (out, err) => format!("{out}\n--- stderr\n{err}"),
-            };
+        for finding in &mut report.findings {
+            finding.path = self.rooted(&roots, &finding.path);
         }
-        report.outcome = self.outcome(finished.exit, none, report.counts);
         report
     }
 
-    /// What an exit means. `none` is set when the output says that no test ran, and tells whether
-    /// it says so in words, as those runners do that end with an error for it.
-    fn outcome(&self, exit: Exit, none: Option<bool>, counts: Option<Counts>) -> Outcome {
+    /// What an exit means. `no_tests` is set when the output says that no test ran, and tells
+    /// whether it says so in words, as those runners do that end with an error for it.
+    fn outcome(&self, exit: Exit, no_tests: Option<bool>, counts: Option<Counts>) -> Outcome {
         let broken = |cause| Outcome::Broken { cause, why: exit.to_string() };
         match exit {
-            Exit::Code(0) if none.is_some() => Outcome::NoTests,
+            Exit::Code(0) if no_tests.is_some() => Outcome::NoTests,
             Exit::Code(0) => Outcome::Passed,
-            Exit::Code(_) if none == Some(true) => Outcome::NoTests,
+            Exit::Code(_) if no_tests == Some(true) => Outcome::NoTests,
             // A shell's way to say that a script names a program which is not there.
-            Exit::Code(126 | 127) if counts.is_none() => Outcome::Broken {
-                cause: Cause::MissingTool,
-                why: format!("{exit}: a program that it runs is not available in the sandbox"),
-            },
+            Exit::Code(126 | 127) if counts.is_none() => self
+                .missing(format!("{exit}: a program that it runs is not available in the sandbox")),
             Exit::Code(_) => Outcome::Failed,
             Exit::TimedOut => broken(Cause::TimedOut),
             Exit::Signal(_) | Exit::Exceeded(_) => broken(Cause::Killed),
@@ -233,14 +209,22 @@ impl Runner<'_> {
         }
     }
 
+    /// That a tool is missing: nobody misses a linter, but tests that cannot run say nothing.
+    fn missing(&self, why: String) -> Outcome {
+        match self.check.kind {
+            Kind::Lint => Outcome::Skipped { why },
+            Kind::Test | Kind::Setup => Outcome::Broken {
+                cause: Cause::MissingTool,
+                why: format!("{why}: install it on the host, in a directory of PATH"),
+            },
+        }
+    }
+
     /// A path as a tool printed it, from the root of the workspace.
-    fn rooted(&self, path: &str) -> String {
+    fn rooted(&self, roots: &[&Path], path: &str) -> String {
         let path = path.trim_start_matches("file://");
         if Path::new(path).is_absolute() {
-            let canonical = self.workspace.canonicalize().unwrap_or_default();
-            let inside = [self.workspace, canonical.as_path()]
-                .into_iter()
-                .find_map(|root| Path::new(path).strip_prefix(root).ok());
+            let inside = roots.iter().find_map(|root| Path::new(path).strip_prefix(root).ok());
             return inside.map_or_else(|| path.to_owned(), |rest| rest.display().to_string());
         }
         let path = path.trim_start_matches("./");
@@ -326,57 +310,9 @@ fn shown(argv: &[String]) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Text without colours and other terminal sequences.
-fn plain(text: &str) -> String {
-    if !text.contains('\u{1b}') {
-        return text.to_owned();
-    }
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c != '\u{1b}' {
-            out.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('[') => while chars.next().is_some_and(|c| !('@'..='~').contains(&c)) {},
-            Some(']') => while chars.next().is_some_and(|c| c != '\u{7}' && c != '\u{1b}') {},
-            Some(_) | None => {}
-        }
-    }
-    out
-}
-
-/// The last lines of a text.
-fn tail(text: &str) -> String {
-    let text = text.trim_end();
-    let mut from = text.len().saturating_sub(TAIL_BYTES);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    let mut lines: Vec<&str> = text[from..].lines().collect();
-    if from > 0 && lines.len() > 1 {
-        lines.remove(0);
-    }
-    lines.split_off(lines.len().saturating_sub(TAIL_LINES)).join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn terminal_sequences_are_taken_out() {
-        assert_eq!(plain("\u{1b}[1;31mred\u{1b}[0m \u{1b}]0;title\u{7}x"), "red x");
-    }
-
-    #[test]
-    fn a_tail_is_whole_lines() {
-        let text: String = (0..5000).map(|n| format!("zeile {n} ß\n")).collect();
-        let tail = tail(&text);
-        assert_eq!(tail.lines().count(), TAIL_LINES);
-        assert!(tail.starts_with("zeile ") && tail.ends_with("zeile 4999 ß"));
-    }
 
     #[test]
     fn a_command_is_shown_as_a_shell_would_take_it() {

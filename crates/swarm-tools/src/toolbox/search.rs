@@ -24,6 +24,9 @@ use super::{Limits, Trouble};
 const REGEX_BYTES: usize = 1 << 20;
 const CONTEXT: usize = 10;
 
+/// The most bytes that one search reads.
+const BYTES: usize = 256 << 20;
+
 /// The arguments of `search`.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -91,6 +94,7 @@ struct Hunt<'a> {
     matches: usize,
     files: usize,
     too_large: usize,
+    bytes: usize,
 }
 
 fn search(tree: &Tree, limits: &Limits, arguments: &Search) -> Result<String, Trouble> {
@@ -110,6 +114,7 @@ fn search(tree: &Tree, limits: &Limits, arguments: &Search) -> Result<String, Tr
         matches: 0,
         files: 0,
         too_large: 0,
+        bytes: 0,
     };
     let start = arguments.path.as_deref().unwrap_or(".");
     let is_whole = match tree.place(start)?.found {
@@ -163,6 +168,10 @@ impl Hunt<'_> {
 
     /// Looks for matches in a file; `false` when no more can be shown.
     fn look_in(&mut self, path: &str, bytes: Vec<u8>) -> bool {
+        self.bytes += bytes.len();
+        if self.bytes > BYTES {
+            return false;
+        }
         let Ok(text) = Text::decode(path, bytes) else { return true };
         let lines: Vec<&str> = text.plain().lines().collect();
         let path = shown(path);

@@ -498,4 +498,19 @@ mod tests {
         assert!(is_draft(&draft_name(&"x".repeat(255))));
         assert!(!is_draft(".devinswarm-notes"));
     }
+
+    #[test]
+    fn what_a_try_that_was_cut_off_left_is_gone_after_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("outside"), "kept").unwrap();
+        let root = dir.path().join("ws");
+        std::fs::create_dir(&root).unwrap();
+        std::os::unix::fs::symlink("../outside", root.join(draft_name("a"))).unwrap();
+        let tree = Tree::open(&root, &[]).unwrap();
+        tree.place("a").unwrap().write(b"new", 0o644).unwrap();
+        let names: Vec<_> =
+            std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["a"]);
+        assert_eq!(std::fs::read_to_string(dir.path().join("outside")).unwrap(), "kept");
+    }
 }

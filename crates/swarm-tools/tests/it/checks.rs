@@ -4,8 +4,10 @@
 #![expect(clippy::print_stdout, reason = "a test says aloud what it skips")]
 
 use std::path::Path;
+use std::sync::Mutex;
 
-use swarm_core::port::sandbox::{Exit, Limits};
+use async_trait::async_trait;
+use swarm_core::port::sandbox::{Command, Error, Exit, Finished, Level, Limits, Network, Sandbox};
 use swarm_tools::checks::{
     Cause, Check, ChecksConfig, ConfiguredCheck, Counts, Kind, Options, Outcome, Report, compare,
     detect_at, run,
@@ -317,6 +319,60 @@ async fn without_a_sandbox_nothing_is_run() {
     let report = run(&the(&dir, Kind::Test), &Missing, dir.path(), &Options::default()).await;
     assert_eq!(report.failure().unwrap().class, "sandbox_unavailable");
     assert!(!dir.path().join("ran").exists());
+}
+
+/// Passes commands on, and keeps what each could reach.
+struct Recording(Mutex<Vec<(String, Network)>>);
+
+#[async_trait]
+impl Sandbox for Recording {
+    fn level(&self) -> Result<Level, Error> {
+        sandbox().level()
+    }
+
+    async fn run(&self, command: Command) -> Result<Finished, Error> {
+        let line = command.argv.join(" ");
+        self.0.lock().unwrap().push((line, command.network));
+        sandbox().run(command).await
+    }
+}
+
+#[tokio::test]
+async fn only_a_set_up_can_have_the_network_and_only_by_policy() {
+    let dir = repository(&[("x", "")]);
+    let command = |word: &str| {
+        vec![ConfiguredCheck {
+            name: None,
+            argv: vec!["echo".to_owned(), word.to_owned()],
+            dir: ".".to_owned(),
+        }]
+    };
+    let config = ChecksConfig {
+        setup: Some(command("setup")),
+        tests: Some(command("test")),
+        linters: Some(command("lint")),
+    };
+    for policy in [Network::None, Network::Host] {
+        let recording = Recording(Mutex::default());
+        let options = Options { setup_network: policy, ..Options::default() };
+        for check in detect_at(dir.path(), &config).unwrap() {
+            run(&check, &recording, dir.path(), &options).await;
+        }
+        let mut commands = recording.0.into_inner().unwrap();
+        commands.retain(|(line, _)| line.starts_with("echo"));
+        let of = |word: &str| (format!("echo {word}"), Network::None);
+        assert_eq!(commands, [("echo setup".to_owned(), policy), of("test"), of("lint")]);
+    }
+}
+
+#[tokio::test]
+async fn a_script_whose_program_is_missing_is_broken_or_as_a_linter_skipped() {
+    let package = r#"{"scripts": {"test": "no-such-jest", "lint": "no-such-eslint"}}"#;
+    let dir = repository(&[("package.json", package)]);
+    let test = ran(&dir, &the(&dir, Kind::Test)).await;
+    assert_eq!(test.failure().unwrap().class, "missing_tool", "{test:?}");
+    let lint = ran(&dir, &the(&dir, Kind::Lint)).await;
+    assert!(matches!(lint.outcome, Outcome::Skipped { .. }), "{lint:?}");
 }
 
 #[tokio::test]

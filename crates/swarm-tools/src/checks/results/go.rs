@@ -22,8 +22,10 @@ pub(super) fn read(lines: &[&str], results: &mut Results) {
         } else if let Some(rest) = text.strip_prefix("--- FAIL: ") {
             failed += 1;
             let name = rest.split(" (").next().unwrap_or(rest);
-            let (at, message) = told(lines, at, name);
-            results.fail(failure(name, at, &message));
+            if results.wants(name) {
+                let (at, message) = told(lines, at, name);
+                results.fail(failure(name, at, &message));
+            }
         }
     }
     // Without `-v` only failures are named: a package that is `ok` says not how many.

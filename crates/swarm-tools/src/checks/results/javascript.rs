@@ -4,6 +4,7 @@ use super::{Results, failure, number_before, place};
 
 pub(super) fn read(lines: &[&str], results: &mut Results) {
     node_counts(lines, results);
+    let mut is_mocha = false;
     for (at, line) in lines.iter().enumerate() {
         let text = line.trim();
         if let Some(rest) = text.strip_prefix("Tests:").filter(|rest| rest.contains(" total")) {
@@ -23,7 +24,10 @@ pub(super) fn read(lines: &[&str], results: &mut Results) {
                 after[1] += mocha_number(line, "pending").unwrap_or(0);
             }
             results.count(passed, after[0], after[1]);
-            mocha_failures(&lines[at + 1..], results);
+            if !is_mocha {
+                mocha_failures(&lines[at + 1..], results);
+            }
+            is_mocha = true;
         } else if let Some(name) = text.strip_prefix("not ok ") {
             tap_failure(name, &lines[at + 1..], results);
         } else if let Some(rest) = text.strip_prefix("✖ ") {
@@ -49,7 +53,7 @@ pub(super) fn read(lines: &[&str], results: &mut Results) {
             results.fail(failure(name, stack_place(section), &message.join("\n")));
         } else if let Some(name) = text.strip_prefix("FAIL  ").filter(|name| name.contains(" > ")) {
             let message = lines.get(at + 1).copied().unwrap_or_default();
-            let place = lines[at + 1..].iter().take(8).find_map(|line| {
+            let place = lines[at + 1..].iter().take(30).find_map(|line| {
                 line.trim().strip_prefix("❯ ").and_then(|rest| place(rest.split(' ').next_back()?))
             });
             results.fail(failure(name, place, message));

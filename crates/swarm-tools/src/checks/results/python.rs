@@ -11,9 +11,11 @@ pub(super) fn read(lines: &[&str], results: &mut Results) {
             results.count(passed.iter().sum(), failed.iter().sum(), skipped);
             results.says_none |= closing.starts_with("no tests ran");
         } else if let Some((name, message)) = pytest_failed(line) {
-            results.fail(failure(name, pytest_place(lines, name), message));
+            if results.wants(name) {
+                results.fail(failure(name, pytest_place(lines, name), message));
+            }
         } else if let Some(ran) = line.strip_prefix("Ran ").and_then(unittest_ran) {
-            let closing = lines[at + 1..].iter().find(|line| !line.trim().is_empty());
+            let closing = lines[at + 1..].iter().take(5).find(|line| !line.trim().is_empty());
             let closing = closing.copied().unwrap_or_default();
             let word = |word: &str| number_in(closing, word);
             let failed = word("failures=") + word("errors=") + word("unexpected successes=");

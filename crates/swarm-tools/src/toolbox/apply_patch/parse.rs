@@ -405,4 +405,18 @@ mod tests {
         insta::assert_snapshot!(refused("--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n-a\nb\n+c\n"), @r"line 5 of the patch (`b`): a line of a hunk must begin with a space, `-`, `+` or `\`");
         insta::assert_snapshot!(refused("--- a/x\n+++ b/x\n@@ -1 +1 @@\n a\n"), @"line 4 of the patch (` a`): hunk `@@ -1 +1 @@` changes nothing");
     }
+
+    proptest::proptest! {
+        /// Patches are written by a model; parsing and applying one never panics.
+        #[test]
+        fn any_text_can_be_parsed(pieces in proptest::collection::vec(proptest::sample::select(&[
+            "--- a/x", "+++ b/x", "--- /dev/null", "+++ \"b/\\303", "diff --git ", "a/x b/x", "\"a/x\" \"b/x\"", "@@", "@@ -1,2 +1,3 @@",
+            "@@ -0,0 +9 @@", " a", "-a", "+a", "\\ No newline", "rename from x", "new file mode 100755", "é", "-", "+", " ", "\n", "\n", "\n", "\n", "\r\n",
+        ][..]), 0..40)) {
+            let text = crate::toolbox::text::Text::new("a\nb\r\na\n\nc".to_owned());
+            for patch in parse(&pieces.concat()).unwrap_or_default() {
+                let _ = super::super::hunk::apply("x", &text, &patch.hunks);
+            }
+        }
+    }
 }
