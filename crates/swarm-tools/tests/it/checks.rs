@@ -461,7 +461,7 @@ fn what_files_say_is_what_is_found() {
     let python = repository(&[
         (
             "pyproject.toml",
-            "[project]\nname = \"x\"\n[project.optional-dependencies]\ntest = [\n  \"pytest>=8\",\n]\n[tool.ruff]\n",
+            "[project]\nname = \"x\"\n[project.optional-dependencies]\ntest = [\"pytest>=8\"]\n[tool.ruff]\n",
         ),
         ("requirements-dev.txt", "mock\n"),
         ("setup.cfg", "[flake8]\n"),

@@ -20,9 +20,8 @@ pub(super) fn checks(here: &Here) -> Vec<Check> {
         .filter(|name| name.ends_with(".txt") && name.contains("requirements"))
         .collect();
     let tests = test_directory(here);
-    let mentions = |text: &str| {
-        text.lines().any(|line| line.trim_start_matches([' ', '"', '\'']).starts_with("pytest"))
-    };
+    let mentions = |text: &str| text.lines().any(|line| line.starts_with("pytest"));
+    let names_pytest = ["\"pytest", "'pytest", "\npytest ="].iter().any(|it| project.contains(it));
     let pytest = ["pytest.ini", ".pytest.ini", "conftest.py"]
         .iter()
         .find(|name| here.has(name))
@@ -40,7 +39,7 @@ pub(super) fn checks(here: &Here) -> Vec<Check> {
                 .find(|name| here.text(name).is_some_and(|text| mentions(&text)));
             named.map(|name| format!("{name} names pytest"))
         })
-        .or_else(|| mentions(&project).then(|| "pyproject.toml names pytest".to_owned()));
+        .or_else(|| names_pytest.then(|| "pyproject.toml names pytest".to_owned()));
     let mut found = Vec::new();
     if let Some(why) = &pytest {
         found.push(run_pytest(here, why));
