@@ -13,6 +13,8 @@ use sha2::{Digest as _, Sha256};
 use swarm_core::port::sandbox::{Command, Cover, Error, Level, Mask, Network};
 
 use super::Config;
+use tempfile::TempDir;
+
 use super::bubblewrap::{self, Room};
 use super::view::{self, View};
 use super::wire::{Grants, Job, Stage};
@@ -60,10 +62,26 @@ pub(super) struct Planner {
     pub(super) bwrap: Option<PathBuf>,
 }
 
+/// A job for a warden.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) job: Job,
+    scratch: Option<TempDir>,
+}
+
+impl Planned {
+    /// The warden has the job: what was made for it is now the warden's to remove, who outlives
+    /// the host if need be.
+    pub(super) fn handed_over(self) {
+        if let Some(scratch) = self.scratch {
+            let _ = scratch.keep();
+        }
+    }
+}
+
 impl Planner {
-    /// Checks `command` and makes what it needs: a job, whose scratch directory is the warden's
-    /// to remove.
-    pub(super) fn plan(&self, command: &Command) -> Result<Job, Error> {
+    /// Checks `command` and makes what it needs.
+    pub(super) fn plan(&self, command: &Command) -> Result<Planned, Error> {
         check_words(command)?;
         if command.network == Network::Host && !self.config.host_network {
             return Err(invalid(
@@ -74,19 +92,20 @@ impl Planner {
         let dir = inside(&workspace, &command.dir)?;
         let masks = masks(&workspace, &command.masked)?;
         let cache = self.cache(&command.cache)?;
-        let (home, tmp, scratch, outer) = match self.level {
+        let (home, tmp, outer, scratch) = match self.level {
             Level::Bubblewrap => {
                 let outer = self.outer(command, &workspace, &cache, &masks)?;
-                (PathBuf::from(bubblewrap::HOME), PathBuf::from("/tmp"), None, outer)
+                (PathBuf::from(bubblewrap::HOME), PathBuf::from("/tmp"), outer, None)
             }
             Level::Landlock => {
                 refuse_masks(&masks)?;
                 let scratch = self.scratch()?;
-                (scratch.join("home"), scratch.join("tmp"), Some(scratch), Vec::new())
+                let path = scratch.path();
+                (path.join("home"), path.join("tmp"), Vec::new(), Some(scratch))
             }
         };
         let grants = match &scratch {
-            Some(scratch) => self.grants(command.network, [&workspace, &cache, scratch]),
+            Some(scratch) => self.grants(command.network, [&workspace, &cache, scratch.path()]),
             None => Grants::default(),
         };
         let stage = Stage {
@@ -101,7 +120,14 @@ impl Planner {
             guarded: Vec::new(),
             grants,
         };
-        Ok(Job { level: self.level, outer, stage, processes: command.limits.processes, scratch })
+        let job = Job {
+            level: self.level,
+            outer,
+            stage,
+            processes: command.limits.processes,
+            scratch: scratch.as_ref().map(|scratch| scratch.path().to_owned()),
+        };
+        Ok(Planned { job, scratch })
     }
 
     /// The workspace as it really is. It must not hold what is hidden from it.
@@ -147,11 +173,10 @@ impl Planner {
         Ok(cache.canonicalize()?)
     }
 
-    fn scratch(&self) -> io::Result<PathBuf> {
-        let directory = tempfile::Builder::new().prefix("run-").tempdir_in(&self.config.scratch)?;
-        let scratch = directory.keep().canonicalize()?;
+    fn scratch(&self) -> io::Result<TempDir> {
+        let scratch = tempfile::Builder::new().prefix("run-").tempdir_in(&self.config.scratch)?;
         for place in ["home", "tmp"] {
-            fs::create_dir(scratch.join(place))?;
+            fs::create_dir(scratch.path().join(place))?;
         }
         Ok(scratch)
     }
@@ -177,7 +202,7 @@ impl Planner {
             .ok_or_else(|| invalid("a path that is not UTF-8 cannot be shown inside"))
     }
 
-    fn grants(&self, network: Network, write: [&PathBuf; 3]) -> Grants {
+    fn grants(&self, network: Network, write: [&Path; 3]) -> Grants {
         let view = &self.view;
         let linked = view.links.iter().filter_map(|(path, _)| path.canonicalize().ok());
         let networked = match network {
@@ -196,7 +221,7 @@ impl Planner {
             .filter(|path| path.exists())
             .collect();
         let devices = DEVICES.iter().map(PathBuf::from).filter(|path| path.exists());
-        Grants { read, write: write.into_iter().cloned().chain(devices).collect() }
+        Grants { read, write: write.map(Path::to_owned).into_iter().chain(devices).collect() }
     }
 
     fn environment(

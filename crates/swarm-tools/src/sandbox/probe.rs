@@ -103,7 +103,7 @@ fn try_out(planner: &Planner) -> Result<String, String> {
     write_files(trial.path(), &workspace).map_err(|error| words(&error))?;
     let mut command = Command::new(&workspace, ["sh", "-c", SCRIPT]);
     command.limits = Limits { processes: 64, memory_mib: 1024, ..Limits::default() };
-    let job = planner.plan(&command).map_err(|error| words(&error))?;
+    let planned = planner.plan(&command).map_err(|error| words(&error))?;
 
     let (mut warden, mut socket) =
         run::warden(&planner.config.entry).map_err(|error| words(&error))?;
@@ -114,8 +114,10 @@ fn try_out(planner: &Planner) -> Result<String, String> {
     drop(warden);
     let report = socket
         .set_read_timeout(Some(TRIAL_MAX))
-        .and_then(|()| wire::send(&mut socket, &job))
+        .and_then(|()| wire::send(&mut socket, &planned.job))
         .and_then(|()| wire::receive::<Report>(&mut socket));
+    // Should the warden have removed it already, there is nothing left to remove.
+    drop(planned);
     drop(socket);
     if report.is_err() {
         // Not a warden, whatever it is.

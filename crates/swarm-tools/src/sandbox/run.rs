@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::ENTRY;
 use super::capture::capture;
-use super::plan::Planner;
-use super::wire::{self, Job, Report};
+use super::plan::{Planned, Planner};
+use super::wire::{self, Report};
 
 /// How long the warden may take to kill everything.
 const DEATH_MAX: Duration = Duration::from_secs(20);
@@ -46,8 +46,8 @@ impl Sandbox for Walls {
         let planner = Arc::clone(&self.planner);
         let limits = command.limits.clone();
         let planned = tokio::task::spawn_blocking(move || planner.plan(&command)).await;
-        let job = planned.map_err(io::Error::other)??;
-        run(&self.planner.config.entry, &job, &limits).await
+        let planned = planned.map_err(io::Error::other)??;
+        run(&self.planner.config.entry, planned, &limits).await
     }
 }
 
@@ -67,8 +67,9 @@ pub(super) fn warden(entry: &Path) -> io::Result<(StdCommand, StdStream)> {
     Ok((command, ours))
 }
 
-async fn run(entry: &Path, job: &Job, limits: &Limits) -> Result<Finished, Error> {
+async fn run(entry: &Path, planned: Planned, limits: &Limits) -> Result<Finished, Error> {
     let begun = Instant::now();
+    let level = planned.job.level;
     let (command, ours) = warden(entry)?;
     ours.set_nonblocking(true)?;
     let socket = UnixStream::from_std(ours)?;
@@ -87,7 +88,7 @@ async fn run(entry: &Path, job: &Job, limits: &Limits) -> Result<Finished, Error
     tokio::pin!(captures);
     let mut captured = None;
     let report = {
-        let conduct = conduct(socket, &mut child, job, limits);
+        let conduct = conduct(socket, &mut child, planned, limits);
         tokio::pin!(conduct);
         loop {
             tokio::select! {
@@ -113,17 +114,18 @@ async fn run(entry: &Path, job: &Job, limits: &Limits) -> Result<Finished, Error
         Report::Killed => Exit::TimedOut,
         Report::Failed(reason) => return Err(failed(&reason, &stderr.text)),
     };
-    Ok(Finished { exit, stdout, stderr, wall: begun.elapsed(), level: job.level })
+    Ok(Finished { exit, stdout, stderr, wall: begun.elapsed(), level })
 }
 
 /// Hands the job over, waits for the report, hangs up when the time is used up.
 async fn conduct(
     mut socket: UnixStream,
     child: &mut Child,
-    job: &Job,
+    planned: Planned,
     limits: &Limits,
 ) -> io::Result<Report> {
-    socket.write_all(&wire::encode(job)?).await?;
+    socket.write_all(&wire::encode(&planned.job)?).await?;
+    planned.handed_over();
     let wall = Duration::from_secs(limits.wall_secs);
     let report = match timeout(wall, receive(&mut socket)).await {
         Ok(report) => report?,

@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use rlimit::Resource;
 use rustix::fs::Mode;
-use rustix::process::{nice, setsid, umask};
+use rustix::process::{Signal, nice, set_parent_process_death_signal, setsid, umask};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
     set_no_new_privs,
@@ -52,6 +52,9 @@ pub(super) fn main() -> ExitCode {
 fn wall_in(stage: &Stage) -> Result<(), String> {
     if stage.level < Level::Bubblewrap {
         setsid().map_err(failed("a session of its own"))?;
+        // Should even the warden be killed, at least the command itself goes with it.
+        set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(failed("dying with the warden"))?;
     }
     std::env::set_current_dir(&stage.dir).map_err(failed("entering the directory"))?;
     umask(Mode::from_raw_mode(0o022));

@@ -16,6 +16,27 @@ fn mark(test: u32, bench: &Bench) -> String {
     format!("8{test}{level}{}", std::process::id())
 }
 
+/// The child of this process that descends to the one that sleeps.
+fn warden_of(mark: &str) -> i32 {
+    let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse::<i32>().ok();
+    let mut pid = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| number(entry.unwrap()))
+        .find(|pid| {
+            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line == format!("sleep\0{mark}\0")
+        })
+        .unwrap();
+    loop {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let parent = stat[stat.rfind(')').unwrap() + 1..].split_whitespace().nth(1).unwrap();
+        match parent.parse().unwrap() {
+            parent if u32::try_from(parent) == Ok(std::process::id()) => return pid,
+            parent => pid = parent,
+        }
+    }
+}
+
 on_both_levels! {
     async fn a_daemon_that_forked_twice_does_not_survive(bench) {
         let mark = mark(1, &bench);
@@ -72,6 +93,21 @@ print('left')
         eventually("it sleeps twice", || processes_with(&mark).iter().filter(|line| line.starts_with("sleep")).count() == 2).await;
         host.kill().unwrap();
         host.wait().unwrap();
+        eventually("nothing is left", || processes_with(&mark).is_empty()).await;
+    }
+
+    async fn a_killed_warden_takes_the_command_with_it(bench) {
+        let mark = mark(5, &bench);
+        let command = bench.command(&["sleep", &mark]);
+        let mut run = bench.sandbox.run(command);
+        tokio::select! {
+            finished = &mut run => panic!("{finished:?}"),
+            () = eventually("it sleeps", || processes_with(&mark).iter().any(|line| line.starts_with("sleep"))) => {}
+        }
+        let warden = rustix::process::Pid::from_raw(warden_of(&mark)).unwrap();
+        rustix::process::kill_process(warden, rustix::process::Signal::KILL).unwrap();
+        let error = run.await.unwrap_err();
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "the warden died before it could report");
         eventually("nothing is left", || processes_with(&mark).is_empty()).await;
     }
 
