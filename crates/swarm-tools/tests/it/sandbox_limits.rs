@@ -32,6 +32,18 @@ on_both_levels! {
         assert_eq!(bench.sh("kill -KILL $$").await.exit, Exit::Signal(9));
     }
 
+    async fn a_fork_bomb_is_bounded(bench) {
+        // Every process forks, eleven times over: 2048, should nothing stop them, for ten seconds.
+        let mark = format!("bomb-{}-{}", std::process::id(), bench.level);
+        let script = "import os, time\nfor _ in range(11): os.fork()\ntime.sleep(10)";
+        let mut command = bench.command(&["python3", "-c", script, &mark]);
+        command.limits.processes = 100;
+        let finished = bench.sandbox.run(command).await.unwrap();
+        assert_eq!(finished.exit, Exit::Exceeded(Resource::Processes), "{finished:?}");
+        assert!(finished.wall < Duration::from_secs(8), "{finished:?}");
+        assert_eq!(processes_with(&mark), Vec::<String>::new());
+    }
+
     async fn threads_count_as_processes(bench) {
         let mut command = bench.command(&["python3", "-c", "
 import threading, time
