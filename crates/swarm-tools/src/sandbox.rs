@@ -143,6 +143,7 @@ pub struct Finding {
 /// The strongest sandbox that works here and that the configuration allows; else one that
 /// refuses every command and says why. Starts a few processes and waits for them.
 #[must_use]
+#[expect(clippy::needless_pass_by_value, reason = "a sandbox keeps what it was configured with")]
 pub fn detect(config: Config) -> Arc<dyn Sandbox> {
     let mut missing = Vec::new();
     for level in [Level::Bubblewrap, Level::Landlock] {

@@ -74,9 +74,8 @@ async fn run(entry: &Path, planned: Planned, limits: &Limits) -> Result<Finished
     ours.set_nonblocking(true)?;
     let socket = UnixStream::from_std(ours)?;
     let mut child = tokio::process::Command::from(command).spawn()?;
-    let (stdout, stderr) = match (child.stdout.take(), child.stderr.take()) {
-        (Some(stdout), Some(stderr)) => (stdout, stderr),
-        _ => return Err(io::Error::other("the warden has no output").into()),
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(io::Error::other("the warden has no output").into());
     };
     let stop = CancellationToken::new();
     let captures = async {

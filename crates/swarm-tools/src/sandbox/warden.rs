@@ -95,7 +95,10 @@ fn guard(mut job: Job, mut host: UnixStream) -> io::Result<Report> {
         });
     }
     thread::spawn(move || reap(&sender));
-    Ok(watch(&job, main, &events))
+    let report = watch(&job, main, &events);
+    // Nothing is in it any more, so this removes it.
+    drop(cage);
+    Ok(report)
 }
 
 /// Starts bubblewrap, or the stage itself, and forgets its end of the socket.
@@ -128,6 +131,7 @@ fn listen(sender: &Sender<Event>, mut stage: UnixStream, job: &Job, cage: Option
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
             Err(error) => Some(Staged::Failed(error.to_string())),
         };
+        drop(cage);
         let _ = sender.send(Event::Staged(staged));
     });
 }

@@ -15,7 +15,6 @@ use tempfile::TempDir;
 macro_rules! on_both_levels {
     ($(async fn $name:ident($bench:ident) $body:block)*) => {
         mod bubblewrap {
-            #[allow(unused_imports, reason = "not every function needs all")]
             use super::*;
             $(#[tokio::test]
             async fn $name() {
@@ -24,7 +23,6 @@ macro_rules! on_both_levels {
             })*
         }
         mod landlock {
-            #[allow(unused_imports, reason = "not every function needs all")]
             use super::*;
             $(#[tokio::test]
             async fn $name() {
@@ -51,28 +49,28 @@ impl Bench {
     }
 
     pub(crate) fn with(level: Level, change: impl FnOnce(&mut Config)) -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let data = root.path().canonicalize().unwrap().join("data");
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let data = root.path().canonicalize().expect("it exists").join("data");
         let workspace = data.join("workspaces/one");
-        fs::create_dir_all(&workspace).unwrap();
-        fs::write(data.join("secret"), SECRET).unwrap();
+        fs::create_dir_all(&workspace).expect("a new directory");
+        fs::write(data.join("secret"), SECRET).expect("a new file");
         let mut config = config(&data, level);
         change(&mut config);
         let sandbox = detect(config);
-        assert_eq!(sandbox.level().unwrap(), level);
+        assert_eq!(sandbox.level().expect("both levels work where these tests run"), level);
         Self { root, level, workspace, sandbox }
     }
 
     /// The data directory, as the host sees it.
     pub(crate) fn data(&self) -> PathBuf {
-        self.root.path().canonicalize().unwrap().join("data")
+        self.root.path().canonicalize().expect("it exists").join("data")
     }
 
     /// Writes a file of the workspace.
     pub(crate) fn write(&self, path: &str, text: &str) -> PathBuf {
         let file = self.workspace.join(path);
-        fs::create_dir_all(file.parent().unwrap()).unwrap();
-        fs::write(&file, text).unwrap();
+        fs::create_dir_all(file.parent().expect("it is in the workspace")).expect("a directory");
+        fs::write(&file, text).expect("a file");
         file
     }
 
@@ -81,7 +79,7 @@ impl Bench {
     }
 
     pub(crate) async fn run(&self, argv: &[&str]) -> Finished {
-        self.sandbox.run(self.command(argv)).await.unwrap()
+        self.sandbox.run(self.command(argv)).await.expect("the sandbox runs it")
     }
 
     pub(crate) async fn sh(&self, script: &str) -> Finished {
@@ -120,7 +118,7 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
 
 /// Processes of this machine whose arguments hold `mark`.
 pub(crate) fn processes_with(mark: &str) -> Vec<String> {
-    let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let entries = fs::read_dir("/proc").expect("a Linux").filter_map(Result::ok);
     entries
         .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok()))
         .filter_map(|entry| fs::read_to_string(entry.path().join("cmdline")).ok())

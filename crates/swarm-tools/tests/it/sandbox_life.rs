@@ -20,17 +20,20 @@ fn mark(test: u32, bench: &Bench) -> String {
 fn warden_of(mark: &str) -> i32 {
     let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse::<i32>().ok();
     let mut pid = std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| number(entry.unwrap()))
+        .expect("a Linux")
+        .filter_map(|entry| number(entry.expect("an entry")))
         .find(|pid| {
             let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             line == format!("sleep\0{mark}\0")
         })
-        .unwrap();
+        .expect("it sleeps");
     loop {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let parent = stat[stat.rfind(')').unwrap() + 1..].split_whitespace().nth(1).unwrap();
-        match parent.parse().unwrap() {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+        let parent = stat[stat.rfind(')').expect("a name") + 1..]
+            .split_whitespace()
+            .nth(1)
+            .expect("a parent");
+        match parent.parse().expect("a number") {
             parent if u32::try_from(parent) == Ok(std::process::id()) => return pid,
             parent => pid = parent,
         }
