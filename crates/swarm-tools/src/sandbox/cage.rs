@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use super::process::Member;
 
 const MOUNT: &str = "/sys/fs/cgroup";
+/// A group's name begins with this and ends with its warden's process id.
+const PREFIX: &str = "devinswarm-";
 
 /// A control group; removed when dropped, which works once nothing runs in it.
 #[derive(Debug)]
@@ -24,7 +26,8 @@ impl Cage {
     /// may not make one.
     pub(super) fn build(tasks_max: u64, memory_mib: u64) -> Option<Self> {
         let parent = parent(&fs::read_to_string("/proc/self/cgroup").ok()?)?;
-        let directory = parent.join(format!("devinswarm-{}", std::process::id()));
+        sweep(&parent);
+        let directory = parent.join(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir(&directory).ok()?;
         let cage = Self { directory };
         // Without this file it counts nothing, and dropping it takes it away again.
@@ -55,6 +58,19 @@ impl Cage {
 impl Drop for Cage {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.directory);
+    }
+}
+
+/// Removes the groups of wardens that were killed before they could. One in use stays: the kernel
+/// removes none that holds a process.
+fn sweep(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name();
+        let warden = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        if warden.is_some_and(|warden| !Path::new("/proc").join(warden).exists()) {
+            let _ = fs::remove_dir(entry.path());
+        }
     }
 }
 
