@@ -357,80 +357,10 @@ pub struct Answer {
     pub comment: String,
 }
 
-/// An answer to a question about trying again.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct RetryAnswer {
-    /// What shall follow.
-    pub choice: RetryChoice,
-    /// Advice, perhaps.
-    #[serde(default)]
-    pub comment: String,
-}
-
-/// What shall follow.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RetryChoice {
-    /// Try again.
-    Retry,
-    /// End it.
-    Stop,
-}
-
-/// An answer to a question about a change that policies do not let pass unseen.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct AllowAnswer {
-    /// What shall follow.
-    pub choice: AllowChoice,
-    /// Advice, perhaps.
-    #[serde(default)]
-    pub comment: String,
-}
-
-/// What shall follow.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AllowChoice {
-    /// Let exactly this change pass.
-    Allow,
-    /// Change it.
-    Revise,
-    /// End it.
-    Stop,
-}
-
-/// An answer to a question about a pull request that cannot be merged.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct StuckAnswer {
-    /// What shall follow.
-    pub choice: StuckChoice,
-    /// Advice, perhaps.
-    #[serde(default)]
-    pub comment: String,
-}
-
-/// What shall follow.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StuckChoice {
-    /// Look at the gate again.
-    Retry,
-    /// Hand it back to the developer.
-    Develop,
-    /// End it.
-    Stop,
-}
-
 /// Adds what several roles share.
 pub(crate) fn register(registry: Registry) -> Registry {
     registry
         .ty_without_default::<Answer>("Answer")
-        .ty_without_default::<RetryAnswer>("RetryAnswer")
-        .ty_without_default::<AllowAnswer>("AllowAnswer")
-        .ty_without_default::<StuckAnswer>("StuckAnswer")
         .ty_without_default::<DeliverInput>("DeliverInput")
         .ty::<DeliverState>("DeliverState")
         .ty::<TaskOutcome>("TaskOutcome")
