@@ -112,9 +112,9 @@ impl From<Finish> for Finished {
 
 /// Adds the developer's node kinds and types.
 pub(crate) fn register(registry: Registry, parts: &Arc<Parts>) -> Registry {
-    let p = |()| Arc::clone(parts);
-    let (checkout, setup, run, implement) = (p(()), p(()), p(()), p(()));
-    let (inspect, commit, push, open_pr) = (p(()), p(()), p(()), p(()));
+    let p = || Arc::clone(parts);
+    let (checkout, setup, run, implement) = (p(), p(), p(), p());
+    let (inspect, commit, push, open_pr) = (p(), p(), p(), p());
     registry
         .ty_without_default::<DevInput>("DevInput")
         .ty::<DevState>("DevState")

@@ -341,6 +341,8 @@ pub struct DeliverState {
     pub feedback: Vec<Finding>,
     /// Whether the next round shall take the base in.
     pub update: bool,
+    /// The part that broke off last.
+    pub at: String,
     /// What became of the merge.
     pub gate: OpsOutcome,
     /// The merge commit.

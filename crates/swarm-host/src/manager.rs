@@ -27,6 +27,8 @@ pub struct ManagerState {
     pub issue: Issue,
     /// The plan.
     pub plan: Plan,
+    /// Why there is no plan.
+    pub problem: String,
     /// What people answered to the plan's questions, oldest first.
     pub answers: Vec<Answered>,
     /// The tasks given to workers, by their runs.

@@ -51,6 +51,8 @@ pub struct ReviewerState {
     pub change: Change,
     /// How tests and linters came out.
     pub checks: Results,
+    /// Why the model has no opinion.
+    pub problem: String,
     /// What the model thinks.
     pub opinion: review::Opinion,
     /// What follows from all that.

@@ -9,12 +9,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use swarm_core::failure::{Failure, Remedy};
 use swarm_core::port::forge::Sha;
 use swarm_graph::node::{Node, NodeContext, NodeError};
 
 use super::{ManagerOutput, Outcome, TrackedTask};
 use crate::handover::{Issue, Plan, TaskOutcome, TaskStatus};
 use crate::parts::{NoConfig, Parts, forge_failure};
+
+/// How often telling the issue is tried before the run ends without it.
+const ATTEMPTS: u32 = 4;
 
 /// `swarm/report`
 #[derive(Debug)]
@@ -60,17 +65,37 @@ impl Node for Report {
     async fn run(&self, ctx: &NodeContext, input: ReportInput) -> Result<ReportOutput, NodeError> {
         let ReportInput { issue, plan, tasks, reason } = input;
         let outcome = outcome(&issue, tasks, reason);
+        match self.tell(ctx, &issue, &plan, &outcome).await {
+            Ok(()) => {}
+            Err(failure) if failure.remedy == Remedy::Retry && ctx.attempt() < ATTEMPTS => {
+                return Err(failure.into());
+            }
+            // The work is done whether or not the issue says so.
+            Err(failure) => ctx.emit("report.failed", json!({ "error": failure })).await?,
+        }
+        Ok(ReportOutput { outcome })
+    }
+}
+
+impl Report {
+    async fn tell(
+        &self,
+        ctx: &NodeContext,
+        issue: &Issue,
+        plan: &Plan,
+        outcome: &ManagerOutput,
+    ) -> Result<(), Failure> {
         let forge = &self.parts.forge;
         let marker = format!("devinswarm:run={};kind=report", ctx.root_id());
-        let body = words(&outcome, &plan);
+        let (author, body) = (self.parts.bot.actor(), words(outcome, plan));
         forge
-            .sticky_comment(&issue.repo, issue.number, &self.parts.bot.actor(), &marker, &body)
+            .sticky_comment(&issue.repo, issue.number, &author, &marker, &body)
             .await
             .map_err(forge_failure)?;
         if outcome.outcome == Outcome::Merged {
             forge.close(&issue.repo, issue.number).await.map_err(forge_failure)?;
         }
-        Ok(ReportOutput { outcome })
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use swarm_core::escalation::{Block, Reason};
 use swarm_core::gate;
 use swarm_core::port::forge::{ForgeRead, ForgeWrite, PullState, Verdict};
-use swarm_core::port::model::ChatRequest;
+use swarm_core::port::model::{ChatRequest, ErrorClass};
 use swarm_core::run::RunStatus;
 
 use crate::rig::{Rig, Said, Setup, call, finish, last, mend, no_findings, one_task};
@@ -457,3 +457,51 @@ async fn two_tasks_become_two_pull_requests_and_one_report() {
     assert_eq!(output["pr"], Value::from(0), "two are not one");
     assert_eq!(rig.record().await.status, RunStatus::Succeeded);
 }
+
+#[tokio::test]
+async fn a_worker_that_breaks_off_is_a_question_and_its_part_is_begun_again() {
+    let rig = Rig::new(Setup::default(), |request| match request.role.as_str() {
+        // Fatal at once: nothing of it mends itself.
+        "reviewer" if request.conversation.ends_with("review#1") => {
+            Said::Fails(ErrorClass::ContextLength)
+        }
+        _ => good(request),
+    });
+    rig.run("The sum is wrong").await;
+    let question = rig.question().await;
+    asks(&question, Reason::ModelUnusable);
+    assert!(
+        question.ask.question.contains("context_length")
+            || question.ask.question.contains("as the test wants"),
+        "{}",
+        question.ask.question
+    );
+    rig.answer(json!({ "choice": "retry" })).await;
+    asks(&rig.question().await, Reason::Approval);
+}
+
+#[tokio::test]
+async fn a_repository_that_is_gone_for_a_while_is_a_question_and_no_failed_task() {
+    let rig = Rig::new(Setup::default(), |request| match (request.role.as_str(), request.turn()) {
+        ("dev", 1) => {
+            // Gone just before the push.
+            let gone = std::path::PathBuf::from(GONE.lock().unwrap().clone());
+            if gone.exists() {
+                std::fs::rename(&gone, gone.with_extension("away")).unwrap();
+            }
+            finish("Add")
+        }
+        _ => good(request),
+    });
+    *GONE.lock().unwrap() = rig.repo.path.display().to_string();
+    rig.run("The sum is wrong").await;
+    let question = rig.question().await;
+    asks(&question, Reason::Decision);
+    std::fs::rename(rig.repo.path.with_extension("away"), &rig.repo.path).unwrap();
+    *GONE.lock().unwrap() = String::new();
+    rig.answer(json!({ "choice": "retry" })).await;
+    asks(&rig.question().await, Reason::Approval);
+}
+
+/// The repository that one test takes away.
+static GONE: std::sync::Mutex<String> = std::sync::Mutex::new(String::new());
