@@ -308,6 +308,15 @@ impl ForgeWrite for LocalForge {
                 review.author.login
             )));
         }
+        let is_same = |stored: &StoredReview| {
+            stored.key == review.key
+                && stored.review.author.login.eq_ignore_ascii_case(&review.author.login)
+        };
+        // Submitted before: whatever has happened to the branches since, it stands.
+        if let Some(stored) = pull.reviews.iter().find(|stored| is_same(stored)) {
+            let permission = self.config.permission(&review.author.login);
+            return Ok(Review { permission, ..stored.review.clone() });
+        }
         let (commit, comments) = (review.commit.clone(), review.comments.clone());
         let last_base = pull.last_base.clone();
         blocking(move || {
@@ -318,10 +327,7 @@ impl ForgeWrite for LocalForge {
         book.change(number, |item| {
             let id = item.next_id();
             let pull = item.pull_mut()?;
-            let own = pull.reviews.iter().find(|stored| {
-                stored.key == review.key
-                    && stored.review.author.login.eq_ignore_ascii_case(&review.author.login)
-            });
+            let own = pull.reviews.iter().find(|stored| is_same(stored));
             if let Some(stored) = own {
                 return Ok(Review { permission, ..stored.review.clone() });
             }

@@ -400,6 +400,9 @@ async fn remarks_lie_in_the_change_or_are_refused_by_line() {
     );
     let fine = submit(vec![remark("code.txt", 3), remark("code.txt", 6)]).await.unwrap();
     assert_eq!(fine.comments.len(), 2);
+    // Once merged there is no change any more, but what was submitted stands.
+    town.merge(number, &head).await.unwrap();
+    assert_eq!(submit(vec![remark("code.txt", 3)]).await.unwrap(), fine);
 }
 
 #[tokio::test]
