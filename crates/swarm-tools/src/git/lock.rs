@@ -16,18 +16,26 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Waits for the lock.
+    /// Waits for the lock of a lock file, which is made when missing.
     pub(crate) async fn take(path: &Path, patience: Duration) -> Result<Self> {
-        let path = path.to_owned();
+        Self::wait(open(path)?, path, patience).await
+    }
+
+    /// Waits for the lock of a folder that is always there: nothing is written for it.
+    pub(crate) async fn take_folder(path: &Path, patience: Duration) -> Result<Self> {
+        let opening = format!("opening `{}`", path.display());
+        Self::wait(File::open(path).map_err(Error::io(opening))?, path, patience).await
+    }
+
+    async fn wait(file: File, path: &Path, patience: Duration) -> Result<Self> {
         let start = Instant::now();
-        let file = open(&path)?;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Self { file }),
                 Err(TryLockError::WouldBlock) if start.elapsed() < patience => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
-                Err(TryLockError::WouldBlock) => return Err(timed_out(&path, patience)),
+                Err(TryLockError::WouldBlock) => return Err(timed_out(path, patience)),
                 Err(TryLockError::Error(source)) => {
                     return Err(Error::Io {
                         what: format!("locking `{}`", path.display()),

@@ -785,6 +785,54 @@ async fn a_merge_killed_in_the_work_tree_does_not_overwrite_what_someone_wrote_s
 }
 
 #[tokio::test]
+async fn several_merges_at_once_are_one_merge() {
+    let town = Town::new();
+    let (number, head) = town.pull().await;
+    let town = Arc::new(town);
+    let tasks: Vec<_> = (0..6)
+        .map(|_| {
+            let (town, head) = (town.clone(), head.clone());
+            tokio::spawn(async move { town.merge(number, &head).await })
+        })
+        .collect();
+    let mut merged = Vec::new();
+    for task in tasks {
+        merged.push(task.await.unwrap().unwrap());
+    }
+    merged.dedup();
+    assert_eq!(merged, [town.bench.sha("main")]);
+    assert_eq!(git(&town.bench.origin, ["rev-list", "--count", "--merges", "main"]), "1");
+    assert_eq!(town.status(), "");
+}
+
+#[tokio::test]
+async fn merges_of_several_pull_requests_at_once_all_arrive() {
+    let town = Town::new();
+    let mut pulls = Vec::new();
+    for n in 0..4 {
+        let (branch, file) = (format!("work-{n}"), format!("new-{n}.txt"));
+        let head = town.bench.branch(&branch, &[(&file, "new\n")]);
+        pulls.push((town.open(&branch).await.unwrap().number, head));
+    }
+    let town = Arc::new(town);
+    let tasks: Vec<_> = pulls
+        .into_iter()
+        .map(|(number, head)| {
+            let town = town.clone();
+            tokio::spawn(async move { town.merge(number, &head).await })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(git(&town.bench.origin, ["rev-list", "--count", "--merges", "main"]), "4");
+    assert_eq!(town.status(), "");
+    for n in 0..4 {
+        assert_eq!(town.text(&format!("new-{n}.txt")), "new\n");
+    }
+}
+
+#[tokio::test]
 async fn a_merge_by_the_owners_own_hand_is_seen() {
     let town = Town::new();
     let (number, head) = town.pull().await;

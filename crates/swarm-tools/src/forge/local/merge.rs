@@ -14,6 +14,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use git2::Repository;
 use swarm_core::port::forge::{Error, MergeRequest, Sha};
@@ -21,10 +22,12 @@ use swarm_core::port::forge::{Error, MergeRequest, Sha};
 use super::store::{Book, Merging, Pull};
 use super::worktree::{self, WorkTree};
 use super::{Config, Result, blocking, repository};
-use crate::git::{self, Merged, NewCommit, objects};
+use crate::git::{self, Lock, Merged, NewCommit, objects};
 
 /// How often a merge is planned again because the base moved meanwhile.
 const TRIES: usize = 5;
+/// How long one waits for another merge in the same repository.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What is to be done.
 enum Plan {
@@ -47,6 +50,9 @@ pub(super) async fn merge(
     request: MergeRequest,
 ) -> Result<Sha> {
     let number = request.number;
+    // One merge at a time, also between processes: none looks at a work tree that another is just
+    // bringing along. The folder is the owner's; only its lock is ours.
+    let _lock = Lock::take_folder(&book.common().join("objects"), PATIENCE).await?;
     for _ in 0..TRIES {
         let pull = book
             .item(number)

@@ -4,7 +4,7 @@
 //! Numbers are given out first and used second, so a crash may lose a number but never makes two
 //! issues of one key, nor two open pull requests of one branch.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -148,13 +148,19 @@ impl Pull {
 pub(super) struct Book {
     records: Arc<dyn Records>,
     prefix: String,
+    common: PathBuf,
 }
 
 impl Book {
     /// The records of the repository whose common git folder this is.
     pub(super) fn new(records: Arc<dyn Records>, common: &Path) -> Self {
         let hash = hash(common.as_os_str().as_encoded_bytes());
-        Self { records, prefix: hash[..16].to_owned() }
+        Self { records, prefix: hash[..16].to_owned(), common: common.to_owned() }
+    }
+
+    /// The git folder that all work trees of the repository share.
+    pub(super) fn common(&self) -> &Path {
+        &self.common
     }
 
     pub(super) async fn item(&self, number: u64) -> Result<Option<Item>> {
