@@ -1,7 +1,7 @@
 //! The tools that a model may call in a workspace.
 //!
 //! Paths come from a model that has read untrusted text, so none is ever given to the operating
-//! system whole: [`tree`] walks them name by name from one directory handle. What a model does
+//! system whole: `tree` walks them name by name from one directory handle. What a model does
 //! wrong is a [`ToolResult::error`] in words that help it; `Err` is for what it cannot mend.
 
 use std::fmt::Write as _;

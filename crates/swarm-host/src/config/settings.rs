@@ -99,7 +99,7 @@ pub struct Settings {
 /// Reads and checks the configuration.
 ///
 /// # Errors
-/// [`Error`], of a wrong file with all its defects at once.
+/// [`enum@Error`], of a wrong file with all its defects at once.
 pub fn load(environment: &Environment, overrides: &Overrides) -> Result<Settings, Error> {
     let mut sources = BTreeMap::new();
     let data_dir = data_dir(environment, overrides, &mut sources)?;

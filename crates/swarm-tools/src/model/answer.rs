@@ -213,7 +213,7 @@ impl ToolSchemas {
     }
 }
 
-/// What is wrong with a value, a line for each place; at most [`VIOLATIONS_MAX`] of them.
+/// What is wrong with a value, a line for each place; at most `VIOLATIONS_MAX` of them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Violations {
     lines: Vec<String>,

@@ -63,7 +63,7 @@ impl RemoteModel {
     /// A model that is asked through `http`, whose proxy, egress rules and connections it shares.
     ///
     /// # Errors
-    /// [`InvalidConfig`] when the base URL is not http(s) or holds a name or password.
+    /// An invalid configuration: when the base URL is not http(s) or holds a name or password.
     pub fn new(
         config: ModelConfig,
         http: reqwest::Client,
