@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
+use serde_json::Value;
 use swarm_core::id::{GraphName, NodeName};
 
 use crate::defect::report::Report;
@@ -26,6 +27,9 @@ use crate::registry::Registry;
 use crate::spec::read::Read as _;
 use crate::spec::yaml::{Span, Yaml, parse};
 use crate::spec::{DSL, GraphSpec};
+
+/// The most nodes of a graph.
+pub const NODES_MAX: usize = 500;
 
 /// Where texts come from.
 pub trait Sources {
@@ -97,22 +101,87 @@ pub fn load(sources: &dyn Sources, path: &str, registry: &Registry) -> Result<Gr
     let mut report = Report::default();
     let text = match sources.read(path) {
         Ok(text) => text,
-        Err(why) => {
-            let file = report.add_file(path, "");
-            let top = Span { file, line: 1, column: 1, start: 0 };
-            report.error(Code::UnreadableFile, top, format!("cannot be read: {why}"));
-            return Err(report.finish().expect_err("an error was noted"));
-        }
+        Err(why) => return Err(unreadable(&mut report, path, &why)),
     };
-    check(sources, path, &text, registry, report)
+    check(sources, path, &text, registry, None, report)
 }
+
+/// Loads several graphs that start runs of each other: `run` may only name one of them, what it
+/// gives must fit the other's input, and what comes back has the type of the other's output.
+///
+/// # Errors
+/// Everything that is wrong with each graph that has a defect.
+pub fn load_all(
+    sources: &dyn Sources,
+    paths: &[&str],
+    registry: &Registry,
+) -> Result<Vec<Graph>, Vec<Defects>> {
+    let mut known = Signatures::new();
+    for path in paths {
+        match load(sources, path, registry) {
+            Ok(graph) => {
+                known.insert(graph.name.to_string(), Some(Signature::of(&graph)));
+            }
+            // A graph with defects still has a name.
+            Err(_) => known.extend(name_of(sources, path).map(|name| (name, None))),
+        }
+    }
+    let (mut graphs, mut defects) = (Vec::new(), Vec::new());
+    for path in paths {
+        let mut report = Report::default();
+        let result = match sources.read(path) {
+            Ok(text) => check(sources, path, &text, registry, Some(&known), report),
+            Err(why) => Err(unreadable(&mut report, path, &why)),
+        };
+        match result {
+            Ok(graph) => graphs.push(graph),
+            Err(found) => defects.push(found),
+        }
+    }
+    if defects.is_empty() { Ok(graphs) } else { Err(defects) }
+}
+
+fn name_of(sources: &dyn Sources, path: &str) -> Option<String> {
+    let tree = parse(&sources.read(path).ok()?, 0).ok()?;
+    tree.get("graph")?.get("name")?.to_json().as_str().map(str::to_owned)
+}
+
+/// What a graph takes and gives: all that others need to know of it.
+struct Signature {
+    input: Value,
+    output: Type,
+}
+
+impl Signature {
+    fn of(graph: &Graph) -> Self {
+        let channels = graph.channels.iter();
+        let state = || {
+            Type::record(
+                channels
+                    .map(|(name, channel)| (name.to_string(), Type::of_schema(&channel.schema))),
+            )
+        };
+        let output = graph.output.as_ref().map(|output| Type::of_schema(&output.schema));
+        Self { input: graph.input_schema.clone(), output: output.unwrap_or_else(state) }
+    }
+}
+
+/// The graphs there are by name; `None` for one that has defects.
+type Signatures = BTreeMap<String, Option<Signature>>;
 
 /// Loads a graph from a text without imports, such as [`Graph::text`].
 ///
 /// # Errors
 /// Everything that is wrong with it, at once.
 pub fn load_text(text: &str, registry: &Registry) -> Result<Graph, Defects> {
-    check(&Memory::default(), "graph", text, registry, Report::default())
+    check(&Memory::default(), "graph", text, registry, None, Report::default())
+}
+
+fn unreadable(report: &mut Report, path: &str, why: &str) -> Defects {
+    let file = report.add_file(path, "");
+    let top = Span { file, line: 1, column: 1, start: 0 };
+    report.error(Code::UnreadableFile, top, format!("cannot be read: {why}"));
+    std::mem::take(report).finish().expect_err("an error was noted")
 }
 
 fn check(
@@ -120,13 +189,15 @@ fn check(
     path: &str,
     text: &str,
     registry: &Registry,
+    graphs: Option<&Signatures>,
     mut report: Report,
 ) -> Result<Graph, Defects> {
     let file = report.add_file(path, text);
     let draft = match parse(text, file) {
         Ok(tree) => GraphSpec::read(&tree, &mut report).and_then(|spec| {
             let directory = Path::new(path).parent().unwrap_or_else(|| Path::new(""));
-            Checker { sources, directory, registry, report: &mut report }.graph(&tree, &spec)
+            Checker { sources, directory, registry, graphs, report: &mut report }
+                .graph(&tree, &spec)
         }),
         Err(error) => {
             report.error(Code::Syntax, error.at, error.message);
@@ -145,6 +216,8 @@ struct Checker<'c> {
     /// The directory of the graph file: imports are relative to it.
     directory: &'c Path,
     registry: &'c Registry,
+    /// The graphs that `run` may name; `None`: any, because the others are not at hand.
+    graphs: Option<&'c Signatures>,
     report: &'c mut Report,
 }
 
@@ -171,6 +244,12 @@ impl Checker<'_> {
         let specs = spec.nodes.as_ref().map_or(&empty, |nodes| &nodes.value.0);
         if let (true, Some(nodes)) = (specs.is_empty(), &spec.nodes) {
             self.report.error(Code::MissingKey, nodes.at, "a graph needs at least one node");
+        }
+        if let Some((extra, _)) = specs.get(NODES_MAX) {
+            let message = format!("{} nodes; at most {NODES_MAX} are allowed", specs.len());
+            self.report.error(Code::BadLimit, extra.at, message).help =
+                Some("a part of it can be a graph of its own, started with `run`".to_owned());
+            return None;
         }
         let place = node::Place {
             names: specs.iter().map(|(name, _)| name.value.as_str()).collect(),
@@ -247,7 +326,12 @@ impl Checker<'_> {
 /// The type of `run` in expressions.
 fn run_type() -> Type {
     let text = || Type::Text(None);
-    Type::record([("id".to_owned(), text()), ("graph".to_owned(), text())])
+    let labels = Type::Map(std::sync::Arc::new(text()));
+    Type::record([
+        ("id".to_owned(), text()),
+        ("graph".to_owned(), text()),
+        ("labels".to_owned(), labels),
+    ])
 }
 
 /// The type of `error` in expressions.

@@ -23,7 +23,7 @@ pub enum Severity {
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)*) => {
-        /// The stable name of a kind of defect; each has a page under `docs/errors/`.
+        /// The stable name of a kind of defect; `docs/defects.md` lists them all.
         #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
         #[non_exhaustive]
         pub enum Code {

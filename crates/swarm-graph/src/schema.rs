@@ -154,6 +154,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "the tests read better without `&`")]
     fn check(found: Value, wanted: Value, expected: Result<(), (&str, &str)>) {
         let got = fits(&Type::of_schema(&found), &Type::of_schema(&wanted));
         let got = got.map_err(|misfit| (misfit.path, misfit.message));

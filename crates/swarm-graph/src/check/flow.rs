@@ -9,9 +9,11 @@ use petgraph::visit::{Dfs, EdgeRef, Reversed};
 
 use super::Checker;
 use super::node::Draft;
+use super::parallel::Together;
 use super::state::StateDraft;
 use crate::defect::{Code, suggest};
 use crate::graph::{Limits, Spot, Topology, Way};
+use crate::spec::yaml::Span;
 
 impl Checker<'_> {
     /// Checks the flow, and makes the graph that the printers walk.
@@ -27,8 +29,9 @@ impl Checker<'_> {
         self.ends(drafts, &topology);
         self.cycles(drafts, &topology);
         self.bounds(drafts, limits);
-        self.joins(drafts, entry, &topology);
-        self.parallel_writers(drafts, &topology, state);
+        let together = Together::of(&topology);
+        self.joins(drafts, entry, &topology, &together);
+        self.parallel_writers(drafts, &together, state);
         topology
     }
 
@@ -105,7 +108,13 @@ impl Checker<'_> {
         }
     }
 
-    fn joins(&mut self, drafts: &[Draft], entry: Option<usize>, topology: &Topology) {
+    fn joins(
+        &mut self,
+        drafts: &[Draft],
+        entry: Option<usize>,
+        topology: &Topology,
+        together: &Together,
+    ) {
         for (index, draft) in drafts.iter().enumerate() {
             let mut members: Vec<usize> = Vec::new();
             for wanted in &draft.when_all {
@@ -147,18 +156,26 @@ impl Checker<'_> {
                         Some(format!("add `{}` to its `when_all`", other.name));
                 }
             }
-            self.exclusive(drafts, index, &members, topology);
+            self.exclusive(drafts, index, &members, topology, together);
         }
     }
 
     /// Two members of a join of which a run only ever takes one.
-    fn exclusive(&mut self, drafts: &[Draft], join: usize, members: &[usize], topology: &Topology) {
-        let together = super::parallel::together(topology, Some(join));
+    fn exclusive(
+        &mut self,
+        drafts: &[Draft],
+        join: usize,
+        members: &[usize],
+        topology: &Topology,
+        together: &Together,
+    ) {
         for (position, first) in members.iter().enumerate() {
             for second in &members[position + 1..] {
-                let pair = (*first.min(second), *first.max(second));
                 let after = |a: usize, b: usize| reaches_around(topology, a, b, join);
-                if together.contains(&pair) || after(*first, *second) || after(*second, *first) {
+                if together.may_be(*first, *second)
+                    || after(*first, *second)
+                    || after(*second, *first)
+                {
                     continue;
                 }
                 let message = format!(
@@ -170,34 +187,35 @@ impl Checker<'_> {
         }
     }
 
-    fn parallel_writers(&mut self, drafts: &[Draft], topology: &Topology, state: &StateDraft) {
-        let together = super::parallel::together(topology, None);
+    fn parallel_writers(&mut self, drafts: &[Draft], together: &Together, state: &StateDraft) {
         for (channel, entry) in &state.channels {
             if entry.reducer.takes_parallel_writes() {
                 continue;
             }
-            let writers: Vec<(usize, crate::spec::yaml::Span)> = drafts
+            let writers: Vec<(usize, Span)> = drafts
                 .iter()
                 .enumerate()
-                .flat_map(|(index, draft)| draft.writes.iter().map(move |write| (index, write)))
-                .filter(|(_, (written, _))| written == channel)
-                .map(|(index, (_, at))| (index, *at))
+                .flat_map(|(index, draft)| {
+                    let all = draft.writes.iter().chain(&draft.catch_writes);
+                    all.filter(|(written, _)| written == channel).map(move |(_, at)| (index, *at))
+                })
                 .collect();
             let help = || {
                 Some("give the channel a reducer that takes several, such as `append`, or join the ways first".to_owned())
             };
             for (position, (first, at)) in writers.iter().enumerate() {
                 let own = &drafts[*first];
-                if own.is_loop {
+                if own.is_loop
+                    && own.writes.iter().any(|(written, at_own)| written == channel && at_own == at)
+                {
                     let message = format!(
                         "the items of `{}` write channel `{channel}` at the same time",
                         own.name
                     );
                     self.report.error(Code::ParallelWriters, *at, message).help = help();
                 }
-                let rival = writers[position..].iter().find(|(second, _)| {
-                    together.contains(&(*first.min(second), *first.max(second)))
-                });
+                let rival =
+                    writers[position..].iter().find(|(second, _)| together.may_be(*first, *second));
                 if let Some((second, _)) = rival {
                     let message = if first == second {
                         format!(
@@ -242,7 +260,7 @@ fn topology(drafts: &[Draft]) -> Topology {
 }
 
 /// Where a node says that it leads to another.
-fn way_at(draft: &Draft, target: usize) -> Option<crate::spec::yaml::Span> {
+fn way_at(draft: &Draft, target: usize) -> Option<Span> {
     let mut targets = draft.ways.iter().flat_map(|way| &way.to);
     targets.find(|(to, _)| *to == Some(target)).map(|(_, at)| *at)
 }

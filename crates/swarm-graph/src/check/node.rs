@@ -13,11 +13,11 @@ use swarm_core::id::{ChannelName, GraphName, NodeName, QueueName};
 use super::policies::{Defaults, Policies};
 use super::state::StateDraft;
 use super::value::{Wanted, condition, constant_value, hold_type, value, whole};
-use super::{Checker, failure_type};
+use super::{Checker, Signature, failure_type};
 use crate::defect::{Code, suggest};
 use crate::expr::{Env, Template, Type};
 use crate::graph::{
-    Catch, Exits, Foreach, Gate, GraphNode, Limits, OnError, Retry, Route, Target, Timeouts, Work,
+    Catch, Exits, Foreach, Gate, GraphNode, Limits, OnError, Retry, Route, Target, Work,
 };
 use crate::spec::read::{Entries, OneOrMany, Raw, Record as _};
 use crate::spec::yaml::{Data, Span, Spanned, Yaml};
@@ -27,6 +27,7 @@ use crate::spec::{CatchSpec, ForeachSpec, GateSpec, NodeSpec, RouteSpec, RunSpec
 pub(super) const END: &str = "$end";
 const MAX_MAX: u32 = 1_000_000;
 const PARALLEL_MAX: u32 = 1000;
+const TARGETS_MAX: usize = 32;
 const TAKEN: [&str; 7] = ["input", "state", "run", "output", "answer", "signal", "error"];
 
 /// What a node is checked against.
@@ -49,7 +50,10 @@ pub(super) struct Draft {
     pub(super) at: Span,
     pub(super) ways: Vec<WayDraft>,
     pub(super) when_all: Vec<Spanned<String>>,
+    /// The channels that it writes, and where it says so.
     pub(super) writes: Vec<(ChannelName, Span)>,
+    /// The channels that it writes when it fails.
+    pub(super) catch_writes: Vec<(ChannelName, Span)>,
     pub(super) is_loop: bool,
     /// Whether its ways are those that were meant: none could not be read.
     pub(super) is_whole: bool,
@@ -117,8 +121,9 @@ impl Checker<'_> {
             Some((var, ty)) => base.clone().with(var.clone(), ty.clone()),
             None => base.clone(),
         };
-        let work = self.work(spec, &before_result(&inner));
-        let (result, result_type) = result_of(work.as_ref(), spec, self);
+        let answer = spec.gate.as_ref().and_then(|gate| self.answer(gate));
+        let (result, result_type) = self.result_of(spec, answer.as_ref());
+        let work = self.work(spec, answer, &before_result(&inner));
         let envs = envs(&base, &inner, result, &result_type, foreach.as_ref());
         let mut writes = Vec::new();
         let set = spec.set.as_ref().map(|set| self.set(set, &envs.set, place, &mut writes));
@@ -127,11 +132,13 @@ impl Checker<'_> {
         }
         let mut ways = Vec::new();
         let exits = self.exits(name, spec, &envs.routes, place, &mut ways);
-        let catch = self.catches(name, spec, &envs.catch, place, &mut ways, &mut writes);
+        let mut catch_writes = Vec::new();
+        let catch = self.catches(name, spec, &envs.catch, place, &mut ways, &mut catch_writes);
         let retry = self.retry_of(spec, place);
         let timeout = self.timeouts(spec.timeout.as_ref(), place.defaults.timeout);
         let when_all = spec.when_all.clone().unwrap_or_default();
-        let is_whole = exits.is_some() && ways.iter().all(|way| !way.to.is_empty());
+        let is_whole =
+            exits.is_some() && !ways.is_empty() && ways.iter().all(|way| !way.to.is_empty());
         let is_loop = spec.foreach.is_some();
         let clean = self.report.errors() == before;
         let node = node_name.zip(work).zip(exits).filter(|_| clean).map(|((name, work), exits)| {
@@ -140,7 +147,7 @@ impl Checker<'_> {
             GraphNode { name, work, foreach, set, exits, catch, retry, timeout, when_all }
         });
         let (name, at) = (name.value.clone(), name.at);
-        Draft { name, at, ways, when_all, writes, is_loop, is_whole, node }
+        Draft { name, at, ways, when_all, writes, catch_writes, is_loop, is_whole, node }
     }
 
     /// Which keys exclude and need each other.
@@ -231,11 +238,11 @@ impl Checker<'_> {
         (foreach, var.map(|var| (var, item)))
     }
 
-    fn work(&mut self, spec: &NodeSpec, env: &Env) -> Option<Work> {
+    fn work(&mut self, spec: &NodeSpec, answer: Option<Value>, env: &Env) -> Option<Work> {
         let uses = spec.uses.as_ref().map(|name| self.uses(name, spec, env));
         let run = spec.run.as_ref().map(|run| self.run(run, env));
         let wait = spec.wait.as_ref().map(|wait| self.wait(wait));
-        let gate = spec.gate.as_ref().map(|gate| self.gate(gate, env));
+        let gate = spec.gate.as_ref().map(|gate| self.gate(gate, answer, env));
         uses.or(run).or(wait).or(gate).flatten()
     }
 
@@ -246,7 +253,7 @@ impl Checker<'_> {
                 suggest(&name.value, self.registry.kinds().map(|kind| kind.name));
             // What it is given is still looked at, for the sake of its expressions.
             if let Some(with) = &spec.with {
-                value(self.report, &with.0, env, &Wanted::ty(Type::Dyn), "`with`");
+                value(self.report, &with.0, env, &Wanted::ty(Type::Dyn), "with");
             }
             return None;
         };
@@ -255,11 +262,11 @@ impl Checker<'_> {
             None => Yaml { at: name.at, data: nothing(schema) },
         };
         let with = given(spec.with.as_ref(), &kind.input_schema);
-        let input = value(self.report, &with, env, &Wanted::schema(&kind.input_schema), "`with`");
+        let input = value(self.report, &with, env, &Wanted::schema(&kind.input_schema), "with");
         let config = given(spec.config.as_ref(), &kind.config_schema);
         let wanted = Wanted::schema(&kind.config_schema);
         let node =
-            constant_value(self.report, &config, &wanted, "`config`").and_then(|config_value| {
+            constant_value(self.report, &config, &wanted, "config").and_then(|config_value| {
                 kind.build(config_value)
                     .map_err(|why| {
                         let message =
@@ -282,14 +289,21 @@ impl Checker<'_> {
                 .map_err(|error| self.report.error(Code::BadName, name.at, error.to_string()))
                 .ok()
         });
+        let child = spec
+            .graph
+            .as_ref()
+            .and_then(|name| self.signature(name))
+            .map(|child| child.input.clone());
+        let child = child.unwrap_or(Value::Bool(true));
         let input = match &spec.input {
-            Some(raw) => value(self.report, &raw.0, env, &Wanted::ty(Type::Dyn), "`input`"),
-            None => Some(Template::Literal(json!({}))),
+            Some(raw) => raw.0.clone(),
+            None => Yaml { at: spec.at(), data: nothing(&child) },
         };
+        let input = value(self.report, &input, env, &Wanted::schema(&child), "input");
         let text = Wanted::ty(Type::Text(None));
         let mut labels = Vec::new();
         for (name, raw) in spec.labels.iter().flat_map(|labels| &labels.0) {
-            let template = value(self.report, &raw.0, env, &text, "a label");
+            let template = value(self.report, &raw.0, env, &text, "labels");
             labels.extend(template.map(|template| (name.value.clone(), template)));
         }
         let queue = match queue {
@@ -298,6 +312,42 @@ impl Checker<'_> {
         };
         let detach = spec.detach.unwrap_or(false);
         Some(Work::Run { graph: graph?, queue, input: input?, detach, labels })
+    }
+
+    /// What is known of a graph by name; notes it when there is none.
+    fn signature(&mut self, name: &Spanned<String>) -> Option<&Signature> {
+        let graphs = self.graphs?;
+        if !graphs.contains_key(&name.value) {
+            let message = format!("no graph named `{}`", name.value);
+            self.report.error(Code::UnknownGraph, name.at, message).help =
+                suggest(&name.value, graphs.keys().map(String::as_str));
+        }
+        graphs.get(&name.value)?.as_ref()
+    }
+
+    /// The name of what a node gives, and its type.
+    fn result_of(&self, spec: &NodeSpec, answer: Option<&Value>) -> (Option<&'static str>, Type) {
+        if let Some(uses) = &spec.uses {
+            let kind = self.registry.kind(&uses.value);
+            let ty = kind.map(|kind| Type::of_schema(&kind.output_schema));
+            return (Some("output"), ty.unwrap_or(Type::Dyn));
+        }
+        if let Some(run) = &spec.run {
+            if run.detach == Some(true) {
+                let child = Type::record([("run".to_owned(), Type::Text(None))]);
+                return (Some("output"), child);
+            }
+            let signature = run.graph.as_ref().and_then(|name| self.graphs?.get(&name.value));
+            let ty = signature.and_then(Option::as_ref).map(|signature| signature.output.clone());
+            return (Some("output"), ty.unwrap_or(Type::Dyn));
+        }
+        if let Some(wait) = &spec.wait {
+            return (Some("signal"), signal_type(wait));
+        }
+        if spec.gate.is_some() {
+            return (Some("answer"), answer.map_or(Type::Dyn, Type::of_schema));
+        }
+        (None, Type::Dyn)
     }
 
     fn wait(&mut self, spec: &WaitSpec) -> Option<Work> {
@@ -323,7 +373,7 @@ impl Checker<'_> {
         })
     }
 
-    fn gate(&mut self, spec: &GateSpec, env: &Env) -> Option<Work> {
+    fn gate(&mut self, spec: &GateSpec, answer: Option<Value>, env: &Env) -> Option<Work> {
         let answers: Vec<(&str, Span)> = ["answer", "schema", "choices"]
             .into_iter()
             .filter(|key| spec.has(key))
@@ -331,26 +381,27 @@ impl Checker<'_> {
             .collect();
         let keys = ["answer", "schema", "choices"];
         self.exactly_one(Code::KeyClash, spec.at(), "`gate`", &keys, &answers);
-        let ask = spec.ask.as_ref().and_then(|raw| {
-            value(self.report, &raw.0, env, &Wanted::ty(Type::Text(None)), "`ask`")
-        });
+        let ask = spec
+            .ask
+            .as_ref()
+            .and_then(|raw| value(self.report, &raw.0, env, &Wanted::ty(Type::Text(None)), "ask"));
         let request = schemars::schema_for!(Request).to_value();
         let wanted = Wanted::schema(&request);
         let requested_input = spec
             .requested_input
             .iter()
             .flatten()
-            .filter_map(|raw| value(self.report, &raw.0, env, &wanted, "`requested_input`"))
+            .filter_map(|raw| value(self.report, &raw.0, env, &wanted, "requested_input"))
             .collect();
         let context = spec
             .context
             .as_ref()
-            .and_then(|raw| value(self.report, &raw.0, env, &Wanted::ty(Type::Dyn), "`context`"));
+            .and_then(|raw| value(self.report, &raw.0, env, &Wanted::ty(Type::Dyn), "context"));
         Some(Work::Gate(Box::new(Gate {
             reason: spec.reason.map_or(Reason::Decision, |word| word.0),
             ask: ask?,
             requested_input,
-            answer_schema: self.answer(spec)?,
+            answer_schema: answer?,
             context,
             remind: spec.remind.map(|time| time.0),
         })))
@@ -392,7 +443,7 @@ impl Checker<'_> {
         let channels = &place.state.channels;
         for (name, raw) in &spec.0 {
             let Some((channel, entry)) = channels.get_key_value(name.value.as_str()) else {
-                value(self.report, &raw.0, env, &Wanted::ty(Type::Dyn), "`set`");
+                value(self.report, &raw.0, env, &Wanted::ty(Type::Dyn), "set");
                 if matches!(place.state.ty, Type::Dyn) {
                     continue;
                 }
@@ -403,7 +454,7 @@ impl Checker<'_> {
             };
             writes.push((channel.clone(), name.at));
             let wanted = Wanted::ty(StateDraft::update_type(entry));
-            let what = format!("channel `{}`", name.value);
+            let what = format!("set.{}", name.value);
             let template = value(self.report, &raw.0, env, &wanted, &what);
             set.extend(template.map(|template| (channel.clone(), template)));
         }
@@ -418,7 +469,9 @@ impl Checker<'_> {
         place: &Place<'_>,
         writes: &mut Vec<(ChannelName, Span)>,
     ) {
-        let Some(uses) = &spec.uses else { return };
+        let is_awaited = |run: &&RunSpec| run.detach != Some(true);
+        let child = || spec.run.as_ref().filter(is_awaited)?.graph.as_ref();
+        let Some(uses) = spec.uses.as_ref().or_else(child) else { return };
         let names = output.field_names();
         for (channel, entry) in &place.state.channels {
             let Some((ty, _)) = output
@@ -499,7 +552,10 @@ impl Checker<'_> {
                     Some("add a last route without `when` and `max`".to_owned());
             }
             _ => {
-                let message = format!("node `{}` has no route for when none holds", name.value);
+                let message = format!(
+                    "node `{}` has no route for the case that no condition holds",
+                    name.value
+                );
                 self.report.error(Code::NoFinalRoute, at, message).help =
                     Some("add a last route without `when`, such as `{ to: $end }`".to_owned());
             }
@@ -560,9 +616,14 @@ impl Checker<'_> {
         names: &OneOrMany<Spanned<String>>,
         place: &Place<'_>,
     ) -> (Vec<Target>, Vec<(Option<usize>, Span)>) {
+        if let Some(extra) = names.0.get(TARGETS_MAX) {
+            let message = format!("{} targets; at most {TARGETS_MAX} are allowed", names.0.len());
+            self.report.error(Code::BadLimit, extra.at, message).help =
+                Some("a `foreach` does the same work for many".to_owned());
+        }
         let mut targets = Vec::new();
         let mut drafts: Vec<(Option<usize>, Span)> = Vec::new();
-        for name in &names.0 {
+        for name in names.0.iter().take(TARGETS_MAX) {
             let (target, draft) = if name.value == END {
                 (Some(Target::End), None)
             } else {
@@ -600,47 +661,15 @@ impl Checker<'_> {
     }
 }
 
-/// The name of what a node gives, and its type.
-fn result_of(
-    work: Option<&Work>,
-    spec: &NodeSpec,
-    checker: &Checker<'_>,
-) -> (Option<&'static str>, Type) {
-    if let Some(uses) = &spec.uses {
-        let kind = checker.registry.kind(&uses.value);
-        return (
-            Some("output"),
-            kind.map_or(Type::Dyn, |kind| Type::of_schema(&kind.output_schema)),
-        );
+/// The type of `signal`: null when the time is up.
+fn signal_type(wait: &WaitSpec) -> Type {
+    let signal =
+        Type::record([("name".to_owned(), Type::Text(None)), ("payload".to_owned(), Type::Dyn)]);
+    match (wait.has("signal"), wait.has("timeout")) {
+        (true, false) => signal,
+        (true, true) => Type::union([signal, Type::Null]),
+        (false, _) => Type::Null,
     }
-    if let Some(run) = &spec.run {
-        let ty = if run.detach == Some(true) {
-            Type::record([("run".to_owned(), Type::Text(None))])
-        } else {
-            Type::Dyn
-        };
-        return (Some("output"), ty);
-    }
-    if let Some(wait) = &spec.wait {
-        let signal = Type::record([
-            ("name".to_owned(), Type::Text(None)),
-            ("payload".to_owned(), Type::Dyn),
-        ]);
-        let ty = match (wait.has("signal"), wait.has("timeout")) {
-            (true, false) => signal,
-            (true, true) => Type::union([signal, Type::Null]),
-            (false, _) => Type::Null,
-        };
-        return (Some("signal"), ty);
-    }
-    if spec.gate.is_some() {
-        let ty = match work {
-            Some(Work::Gate(gate)) => Type::of_schema(&gate.answer_schema),
-            _ => Type::Dyn,
-        };
-        return (Some("answer"), ty);
-    }
-    (None, Type::Dyn)
 }
 
 fn envs(

@@ -44,7 +44,7 @@ impl Checker<'_> {
     pub(super) fn declared(&mut self, spec: Option<&DeclaredSpec>) -> Value {
         let Some(spec) = spec else { return Value::Bool(true) };
         let keys: Vec<(&str, Span)> = spec.keys().iter().map(|key| (key.value, key.at)).collect();
-        self.exactly_one(Code::KeyClash, spec.at(), "this", &["type", "schema"], &keys);
+        self.exactly_one(Code::KeyClash, spec.at(), "`input`", &["type", "schema"], &keys);
         self.type_or_schema(spec.r#type.as_ref(), spec.schema.as_ref())
     }
 
@@ -59,7 +59,7 @@ impl Checker<'_> {
         self.exactly_one(Code::KeyClash, spec.at(), "`output`", &["type", "schema"], &keys);
         let schema = self.type_or_schema(spec.r#type.as_ref(), spec.schema.as_ref());
         let template = spec.value.as_ref().and_then(|raw| {
-            value(self.report, &raw.0, env, &Wanted::schema(&schema), "`output.value`")
+            value(self.report, &raw.0, env, &Wanted::schema(&schema), "output.value")
         });
         (schema, template)
     }
@@ -123,9 +123,10 @@ impl Checker<'_> {
             .unwrap_or(Value::Null);
         let mut channels = self.typed_channels(spec, &schema, &defaults);
         // A type that is not known would make every channel of it unknown, too.
-        let known = !spec.has("type") && !spec.has("schema") || !channels.is_empty();
+        let is_typed = spec.has("type") || spec.has("schema");
+        let known = !is_typed || !channels.is_empty();
         for (name, channel) in spec.channels.iter().flat_map(|channels| &channels.0) {
-            self.channel(name, channel, &mut channels, known);
+            self.channel(name, channel, &mut channels, is_typed && known);
         }
         let ty = if known {
             Type::record(
@@ -174,7 +175,7 @@ impl Checker<'_> {
         name: &Spanned<String>,
         spec: &ChannelSpec,
         channels: &mut IndexMap<ChannelName, Channel>,
-        known: bool,
+        needs_schema: bool,
     ) {
         let channel_name = match ChannelName::new(&name.value) {
             Ok(channel_name) => channel_name,
@@ -184,7 +185,7 @@ impl Checker<'_> {
             }
         };
         let typed = channels.get(&channel_name).cloned();
-        if typed.is_none() && known && !channels.is_empty() && !spec.has("schema") {
+        if typed.is_none() && needs_schema && !spec.has("schema") {
             let message = format!("the state has no channel `{}`", name.value);
             let help = suggest(&name.value, channels.keys().map(ChannelName::as_str));
             self.report.error(Code::UnknownChannel, name.at, message).help =
@@ -202,7 +203,7 @@ impl Checker<'_> {
         };
         let (reducer, custom) = self.reducer(spec, &schema);
         let given = spec.default.as_ref().and_then(|raw| {
-            constant_value(self.report, &raw.0, &Wanted::schema(&schema), "`default`")
+            constant_value(self.report, &raw.0, &Wanted::schema(&schema), "default")
         });
         let default = given.map(Arc::new).unwrap_or_else(|| match typed {
             Some(channel) => channel.default,

@@ -42,7 +42,7 @@ impl<'s> Wanted<'s> {
     }
 }
 
-/// Compiles a value and holds it against what is wanted; `what` names it in messages.
+/// Compiles a value and holds it against what is wanted; `what` is its key, for messages.
 pub(super) fn value(
     report: &mut Report,
     yaml: &Yaml,
@@ -289,7 +289,7 @@ fn hold(report: &mut Report, made: &Made, wanted: &Type, what: &str) {
         return;
     }
     match &made.shape {
-        Shape::Leaf(ty) => hold_type(report, made.at, ty, wanted, what),
+        Shape::Leaf(ty) => hold_type(report, made.at, ty, wanted, &format!("`{what}`")),
         Shape::List(items) => {
             let targets: Vec<Type> = options
                 .into_iter()
@@ -299,7 +299,7 @@ fn hold(report: &mut Report, made: &Made, wanted: &Type, what: &str) {
                 })
                 .collect();
             if targets.is_empty() {
-                let message = format!("{what}: expected {}, found a list", wanted.describe());
+                let message = format!("`{what}`: expected {}, found a list", wanted.describe());
                 report.error(Code::TypeMismatch, made.at, message);
                 return;
             }
@@ -312,7 +312,7 @@ fn hold(report: &mut Report, made: &Made, wanted: &Type, what: &str) {
     }
 }
 
-/// Holds a type against a type.
+/// Holds a type against a type; `what` is said as it is.
 pub(super) fn hold_type(report: &mut Report, at: Span, ty: &Type, wanted: &Type, what: &str) {
     if let Err(misfit) = fits(ty, wanted) {
         let place = if misfit.path.is_empty() {
@@ -356,7 +356,7 @@ fn hold_object(
         }
     }
     if maps.is_empty() && records.is_empty() {
-        let message = format!("{what}: expected {}, found an object", wanted.describe());
+        let message = format!("`{what}`: expected {}, found an object", wanted.describe());
         report.error(Code::TypeMismatch, made.at, message);
         return;
     }
@@ -378,7 +378,7 @@ fn hold_object(
         if targets.is_empty() {
             let known = meant.iter().flat_map(|record| record.fields.keys()).map(String::as_str);
             let help = suggest(&name.value, known).or_else(|| Some("it has no fields".to_owned()));
-            let message = format!("{what} has no field `{}`", name.value);
+            let message = format!("`{what}` has no field `{}`", name.value);
             report.error(Code::UnknownField, name.at, message).help = help;
             continue;
         }
@@ -388,7 +388,7 @@ fn hold_object(
     if let ([record], true) = (meant.as_slice(), maps.is_empty()) {
         for (name, field) in &record.fields {
             if field.required && !entries.iter().any(|(given, _)| given.value == *name) {
-                let message = format!("{what} needs a field `{name}`: {}", field.ty.describe());
+                let message = format!("`{what}` needs a field `{name}`: {}", field.ty.describe());
                 report.error(Code::MissingField, made.at, message);
             }
         }
@@ -416,7 +416,7 @@ fn literals(report: &mut Report, yaml: &Yaml, made: &Made, schema: &Value, what:
         report.error(
             Code::TypeMismatch,
             at,
-            format!("{what}: {}", short_error(&error.to_string())),
+            format!("`{what}`: {}", short_error(&error.to_string())),
         );
     }
 }
@@ -461,7 +461,7 @@ pub(super) fn constant_value(
     what: &str,
 ) -> Option<Value> {
     if let Some(at) = first_expression(yaml) {
-        report.error(Code::BadValue, at, format!("{what} holds constants, no expressions"));
+        report.error(Code::BadValue, at, format!("`{what}` holds constants, no expressions"));
         return None;
     }
     let before = report.errors();

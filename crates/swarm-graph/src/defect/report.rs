@@ -115,7 +115,7 @@ impl Report {
         let token: String = line.chars().skip(column).collect();
         let len = token_len(&token).max(1);
         // Long lines are cut around the place; tabs would move the marks.
-        let skip = if column > SNIPPET_LEN_MAX / 2 { column - SNIPPET_LEN_MAX / 2 } else { 0 };
+        let skip = column.saturating_sub(SNIPPET_LEN_MAX / 2);
         let shown: String = line
             .chars()
             .skip(skip)

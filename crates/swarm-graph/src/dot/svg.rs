@@ -42,13 +42,13 @@ pub(super) fn draw_with(drawing: &Drawing, class: impl Fn(&str) -> &'static str)
         width + f64::from(lanes) * LANE + longest_back_label(drawing, &layout) + MARGIN;
     let height = MARGIN * 2.0 + layout.rows.len() as f64 * (BOX_HEIGHT + ROW_GAP) - ROW_GAP;
     let mut text = String::new();
-    let _ = write!(
+    let _ = writeln!(
         text,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {full_width:.0} {height:.0}\" \
          width=\"{full_width:.0}\" height=\"{height:.0}\" role=\"img\"><title>{}</title>\
          <style>{STYLE}</style><defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" \
          markerWidth=\"7\" markerHeight=\"7\" orient=\"auto\"><path d=\"M0 0L8 4L0 8z\" \
-         fill=\"#59636e\"/></marker></defs>\n",
+         fill=\"#59636e\"/></marker></defs>",
         escape(&drawing.title)
     );
     if let Some(entry) = places.get(drawing.entry) {

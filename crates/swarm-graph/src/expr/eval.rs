@@ -34,7 +34,7 @@ pub(super) fn eval(node: &Node, scope: &Scope<'_>) -> Result<Value> {
 struct Frame<'f> {
     name: &'f str,
     value: &'f Value,
-    outer: Option<&'f Frame<'f>>,
+    outer: Option<&'f Self>,
 }
 
 struct Run<'s> {

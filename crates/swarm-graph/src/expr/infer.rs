@@ -476,7 +476,8 @@ fn words_never_within(left: &Type, item: &Type) -> Option<Option<Word>> {
 }
 
 fn same_kind(a: &Type, b: &Type) -> bool {
-    matches!((a, b), (Type::Dyn, _) | (_, Type::Dyn) | (Type::Null, Type::Null))
+    // A channel that nothing was written to may be null, whatever its schema says.
+    matches!((a, b), (Type::Dyn | Type::Null, _) | (_, Type::Dyn | Type::Null))
         || [is_number as fn(&Type) -> bool, is_text, is_bool, is_list, is_object]
             .into_iter()
             .any(|kind| kind(a) && kind(b))

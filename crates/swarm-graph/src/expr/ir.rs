@@ -13,29 +13,29 @@ pub(crate) enum Node {
     /// A variable.
     Var(String),
     /// `base.field`
-    Select(Box<Node>, String),
+    Select(Box<Self>, String),
     /// `has(base.field)`
-    Has(Box<Node>, String),
+    Has(Box<Self>, String),
     /// `base[index]`
-    Index(Box<Node>, Box<Node>),
+    Index(Box<Self>, Box<Self>),
     /// `[a, b]`
-    List(Vec<Node>),
+    List(Vec<Self>),
     /// `{key: value}`
-    Map(Vec<(Node, Node)>),
+    Map(Vec<(Self, Self)>),
     /// `!a`
-    Not(Box<Node>),
+    Not(Box<Self>),
     /// `-a`
-    Negate(Box<Node>),
+    Negate(Box<Self>),
     /// `a && b`
-    And(Box<Node>, Box<Node>),
+    And(Box<Self>, Box<Self>),
     /// `a || b`
-    Or(Box<Node>, Box<Node>),
+    Or(Box<Self>, Box<Self>),
     /// `a ? b : c`
-    Choose(Box<Node>, Box<Node>, Box<Node>),
+    Choose(Box<Self>, Box<Self>, Box<Self>),
     /// Two operands and an operator.
-    Binary(Operator, Box<Node>, Box<Node>),
+    Binary(Operator, Box<Self>, Box<Self>),
     /// A function; a method has its target as first argument.
-    Call(Function, Vec<Node>),
+    Call(Function, Vec<Self>),
     /// A macro over a list, or the keys of an object.
     Loop(Box<Loop>),
 }

@@ -378,9 +378,11 @@ impl Type {
                 parts.dedup();
                 parts.join(" or ")
             }
-            Self::Ref(_, target) => match target.rsplit('/').next() {
-                Some(name) if !name.is_empty() && name != "#" => format!("a `{name}`"),
-                _ => self.resolved().describe_to(depth.saturating_sub(1)),
+            Self::Ref(_, target) => match (self.resolved(), target.rsplit('/').next()) {
+                // A few words say more than the name of their type.
+                (words @ Self::Text(Some(_)), _) => words.describe_to(depth),
+                (_, Some(name)) if !name.is_empty() && name != "#" => format!("a `{name}`"),
+                (resolved, _) => resolved.describe_to(depth.saturating_sub(1)),
             },
         }
     }
@@ -407,7 +409,7 @@ mod tests {
     struct Tree {
         name: String,
         size: Option<u32>,
-        children: Vec<Tree>,
+        children: Vec<Self>,
         kind: Kind,
         note: Option<Note>,
     }

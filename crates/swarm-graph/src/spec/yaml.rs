@@ -17,6 +17,7 @@ const NODES_MAX: usize = 20_000;
 const DEPTH_MAX: usize = 64;
 const ALIASES_MAX: usize = 100;
 const REPLAYED_EVENTS_MAX: usize = 20_000;
+const STACK_NEEDED: usize = 16 * 1024 * 1024;
 
 /// A place in one of the loaded files.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -103,7 +104,7 @@ impl Yaml {
     }
 
     /// The part of the tree at a path of keys and indices, as far as it exists.
-    pub(crate) fn deepest<'y>(&'y self, path: impl IntoIterator<Item = String>) -> &'y Self {
+    pub(crate) fn deepest(&self, path: impl IntoIterator<Item = String>) -> &Self {
         let mut here = self;
         for part in path {
             let next = match &here.data {
@@ -156,7 +157,11 @@ pub(crate) fn parse(text: &str, file: u16) -> Result<Yaml, NoYaml> {
         non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
         with_snippet: false,
     };
-    match serde_yaml::from_str_with_options::<serde_yaml::Spanned<Tree>>(text, options) {
+    // The YAML crate recurses: a tree of the allowed depth needs more than a thread's usual 2 MiB.
+    let tree = stacker::maybe_grow(STACK_NEEDED, STACK_NEEDED, || {
+        serde_yaml::from_str_with_options::<serde_yaml::Spanned<Tree>>(text, options)
+    });
+    match tree {
         Ok(tree) => Ok(place(tree, file)),
         Err(error) => {
             let at = error.location().map_or(top, |location| span(location, file));
@@ -205,8 +210,8 @@ fn place(tree: serde_yaml::Spanned<Tree>, file: u16) -> Yaml {
 /// What serde builds: the tree before its places are ours.
 enum Tree {
     Leaf(Data),
-    List(Vec<serde_yaml::Spanned<Tree>>),
-    Map(Vec<(serde_yaml::Spanned<Tree>, serde_yaml::Spanned<Tree>)>),
+    List(Vec<serde_yaml::Spanned<Self>>),
+    Map(Vec<(serde_yaml::Spanned<Self>, serde_yaml::Spanned<Self>)>),
 }
 
 impl<'de> Deserialize<'de> for Tree {
@@ -331,7 +336,7 @@ mod tests {
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..12 {
             let below = vec![format!("*a{}", level - 1); 10].join(", ");
-            bomb.push_str(&format!("a{level}: &a{level} [{below}]\n"));
+            bomb = [bomb, format!("a{level}: &a{level} [{below}]\n")].concat();
         }
         assert!(parse(&bomb, 0).is_err());
         assert!(parse(&"x, ".repeat(400_000), 0).is_err());

@@ -3,7 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod crash;
+mod defects;
+mod drawing;
 mod engine;
+mod expressions;
+mod hostile;
+mod linking;
 mod loading;
 mod rig;
 mod shop;
