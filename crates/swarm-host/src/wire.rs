@@ -276,6 +276,12 @@ pub(crate) fn sandbox_config(settings: &Settings) -> Result<sandbox::Config> {
         sandbox::Config::new(program, &settings.data_dir, settings.environment().variables());
     config.minimum = settings.values.sandbox.minimum;
     config.read_only.clone_from(&settings.values.sandbox.read_only);
+    config.host_network = settings
+        .values
+        .repositories
+        .iter()
+        .flatten()
+        .any(|one| one.setup_network == swarm_core::port::sandbox::Network::Host);
     Ok(config)
 }
 

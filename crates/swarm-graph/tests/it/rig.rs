@@ -58,7 +58,7 @@ macro_rules! kind {
     ($name:ident, $kind:literal, $config:ty, $input:ty, $output:ty, |$self:ident, $ctx:ident, $in:ident| $body:expr) => {
         pub(crate) struct $name {
             world: World,
-            #[expect(dead_code)]
+            #[expect(dead_code, reason = "only one kind has a configuration to read")]
             config: $config,
         }
 

@@ -91,13 +91,14 @@ fn facts(context: &Value) -> Vec<String> {
     let mut parts = Vec::new();
     let plain: Vec<String> = entries
         .iter()
-        .filter(|(key, value)| *key != "diff" && !value.is_null())
+        .filter(|(key, value)| !["diff", "patch"].contains(&key.as_str()) && !value.is_null())
         .map(|(key, value)| format!("  {}: {}", clean(key), fact(value)))
         .collect();
     if !plain.is_empty() {
         parts.push(plain.join("\n"));
     }
-    if let Some(patch) = entries.get("diff").and_then(|diff| patch(diff.as_object()?)) {
+    let diff = entries.get("diff").and_then(Value::as_object).unwrap_or(entries);
+    if let Some(patch) = patch(diff) {
         parts.push(patch);
     }
     parts

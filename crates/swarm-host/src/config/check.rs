@@ -36,7 +36,30 @@ struct Check<'a> {
 
 impl<'a> Check<'a> {
     fn defect(&mut self, place: Place, path: &str, message: impl Into<String>) {
-        self.defects.push(Defect { place, path: path.to_owned(), message: message.into() });
+        let (path, message) = (path.to_owned(), message.into());
+        self.defects.push(Defect { place, path, message, help: None });
+    }
+
+    /// A word that is none of the known ones.
+    fn unknown<'k>(
+        &mut self,
+        place: Place,
+        path: &str,
+        what: &str,
+        name: &str,
+        known: impl IntoIterator<Item = &'k str>,
+    ) {
+        let mut known: Vec<&str> = known.into_iter().collect();
+        known.sort_unstable();
+        let perhaps = nearest(name, known.iter().copied())
+            .map(|nearest| format!("perhaps `{nearest}`; "))
+            .unwrap_or_default();
+        self.defects.push(Defect {
+            place,
+            path: path.to_owned(),
+            message: format!("unknown {what} `{name}`"),
+            help: Some(format!("{perhaps}known: {}", known.join(", "))),
+        });
     }
 
     /// Follows references and the `anyOf: [it, null]` of optional fields.
@@ -106,8 +129,7 @@ impl<'a> Check<'a> {
                 }
                 self.node(node, &schema["additionalProperties"], &path);
             } else {
-                let message = unknown("key", name, known());
-                self.defect(key.place, &path, message);
+                self.unknown(key.place, &path, "key", name, known());
             }
         }
         for required in schema["required"].as_array().into_iter().flatten() {
@@ -127,7 +149,7 @@ impl<'a> Check<'a> {
             .filter_map(Value::as_str)
             .collect();
         if !known.is_empty() && !known.contains(&key.name.as_str()) {
-            self.defect(key.place, path, unknown("name", &key.name, known));
+            self.unknown(key.place, path, "name", &key.name, known);
         }
     }
 
@@ -144,7 +166,7 @@ impl<'a> Check<'a> {
                 return self.defect(place, path, message);
             };
             if !words.contains(&text) {
-                self.defect(place, path, unknown("value", text, words));
+                self.unknown(place, path, "value", text, words);
             }
             return;
         }
@@ -176,15 +198,6 @@ impl<'a> Check<'a> {
             self.defect(place, path, message);
         }
     }
-}
-
-fn unknown<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    let mut known: Vec<&str> = known.into_iter().collect();
-    known.sort_unstable();
-    let perhaps = nearest(name, known.iter().copied())
-        .map(|nearest| format!(", perhaps `{nearest}`"))
-        .unwrap_or_default();
-    format!("unknown {what} `{name}`{perhaps}; known: {}", known.join(", "))
 }
 
 fn types(schema: &Value) -> Vec<&str> {

@@ -56,7 +56,12 @@ impl Check<'_> {
             .rev()
             .find_map(|len| self.tree.at(&path[..len]))
             .map_or(self.tree.place, |node| node.place);
-        self.defects.push(Defect { place, path: path.join("."), message: message.into() });
+        self.defects.push(Defect {
+            place,
+            path: path.join("."),
+            message: message.into(),
+            help: None,
+        });
     }
 
     fn directory(&mut self, path: &mut PathBuf, keys: &[&str]) {
@@ -106,7 +111,7 @@ impl Check<'_> {
         let found = self.tree.at(keys).and_then(|node| node.find(&invalid.glob));
         let place = found.map_or(self.tree.place, |node| node.place);
         let message = invalid.to_string();
-        self.defects.push(Defect { place, path: keys.join("."), message });
+        self.defects.push(Defect { place, path: keys.join("."), message, help: None });
     }
 
     fn policy(&mut self, values: &File) {

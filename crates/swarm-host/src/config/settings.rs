@@ -307,7 +307,8 @@ fn read(path: &Path, text: &str) -> Result<(File, Node), Error> {
     let refuse = |defects: Vec<Defect>| {
         Error::Defects(Box::new(Defects { file: path.to_owned(), text: text.to_owned(), defects }))
     };
-    let one = |place, message| refuse(vec![Defect { place, path: String::new(), message }]);
+    let one =
+        |place, message| refuse(vec![Defect { place, path: String::new(), message, help: None }]);
     let tree = Node::read(text).map_err(|unreadable| one(unreadable.place, unreadable.why))?;
     let mut defects = check::check(&tree, &schema());
     let decoded = serde_json::from_value::<File>(tree.to_value());

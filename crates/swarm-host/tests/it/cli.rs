@@ -133,13 +133,18 @@ async fn a_wrong_configuration_is_refused_with_every_defect() {
     insta::assert_snapshot!(refused(&bench, &["config", "check"]).await, @r#"
 error: DIR/swarm.yaml has 2 defects
 
-DIR/swarm.yaml:1:11: worker.slot: unknown key `slot`, perhaps `slots`; known: grace, lease, poll, slots
-    1 | worker: { slot: 1 }
-      |           ^^^^
+worker.slot: unknown key `slot`
+ --> DIR/swarm.yaml:1:11
+  |
+1 | worker: { slot: 1 }
+  |           ^^^^
+  = help: perhaps `slots`; known: grace, lease, poll, slots
 
-DIR/swarm.yaml:2:16: budget.usd: "many", where a number is wanted
-    2 | budget: { usd: many }
-      |                ^^^^
+budget.usd: "many", where a number is wanted
+ --> DIR/swarm.yaml:2:16
+  |
+2 | budget: { usd: many }
+  |                ^^^^
 "#);
 }
 

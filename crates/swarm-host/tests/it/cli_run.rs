@@ -131,6 +131,105 @@ async fn an_issue_of_a_javascript_repository_becomes_a_merge() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gate_added_to_a_graph_file_is_obeyed_by_the_same_program() {
+    let bench = Bench::new();
+    let server = server(mend_python()).await;
+    bench.ask(&server);
+    bench.write("issue.md", ISSUE);
+    let repository = bench.repository("app", PYTHON);
+    let shipped = swarm_host::defaults::GRAPHS.iter().find(|(name, _)| *name == "dev.yaml");
+    let (_, dev) = shipped.expect("dev.yaml is shipped");
+    let gated = dev.replace("    next: push\n", "    next: before_push\n").replace(
+        "  push:\n",
+        "  before_push:
+    gate: { reason: decision, ask: \"May the branch be pushed?\", answer: RetryAnswer }
+    routes:
+      - { when: \"${{ answer.choice == 'retry' }}\", to: push }
+      - { to: $end }
+
+  push:
+",
+    );
+    assert_ne!(gated, *dev, "the gate stands in the file");
+    bench.write("data/graphs/dev.yaml", &gated);
+
+    let asks = run_json(&bench, &repository).await;
+    assert_eq!(asks.code, 3, "{asks:?}");
+    assert_eq!(git(&repository, &["branch", "--list"]).lines().count(), 1, "nothing is pushed yet");
+    let blocks = bench.run(&["blocks", "list", "--json"]).await.json();
+    assert_eq!(blocks[0]["ask"]["question"], json!("May the branch be pushed?"), "{blocks}");
+    let answered = bench.run(&["answer", "before_push", "--choice", "retry"]).await;
+    assert_eq!(answered.code, 0, "{answered:?}");
+    let waiting = run_json(&bench, &repository).await;
+    assert!(waiting.last()["pr"].as_u64().is_some(), "{waiting:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recorded_run_is_replayed_without_a_model() {
+    let bench = Bench::new();
+    let server = server(mend_python()).await;
+    bench.ask(&server);
+    bench.write("issue.md", ISSUE);
+    let repository = bench.repository("app", PYTHON);
+    let path = repository.to_str().expect("UTF-8").to_owned();
+    let run = |data: &'static str, flag: &'static str| {
+        let path = path.clone();
+        let bench = &bench;
+        async move {
+            let arguments = ["run", "--repo", &path, "--issue", "issue.md", "--json"];
+            bench.run(&[&arguments[..], &["--data-dir", data, flag, "turns.yaml"]].concat()).await
+        }
+    };
+    let recorded = run("one", "--record").await;
+    assert_eq!(recorded.code, 3, "{recorded:?}");
+    let turns = server.requests().len();
+    let branch = recorded.last()["branch"].as_str().expect("a branch").to_owned();
+    let tree = git(&repository, &["rev-parse", &format!("{branch}^{{tree}}")]);
+    git(&repository, &["branch", "-D", &branch]);
+
+    let replayed = run("other", "--replay").await;
+    assert_eq!(replayed.code, 3, "{replayed:?}");
+    assert_eq!(server.requests().len(), turns, "nobody was asked");
+    let branch = replayed.last()["branch"].as_str().expect("a branch").to_owned();
+    assert_eq!(git(&repository, &["rev-parse", &format!("{branch}^{{tree}}")]), tree);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_no_write_permission_may_not_approve() {
+    let bench = Bench::new();
+    let server = server(mend_python()).await;
+    bench.ask(&server);
+    bench.write("issue.md", ISSUE);
+    let repository = bench.repository("app", PYTHON);
+    let waiting = run_json(&bench, &repository).await;
+    let run = waiting.last()["run"].as_str().expect("a run").to_owned();
+    let refused = bench.run(&["approve", &run, "--as", "stranger"]).await;
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.stderr.contains("`stranger` may not answer"), "{refused:?}");
+    let still = bench.run(&["blocks", "list", "--json"]).await.json();
+    assert_eq!(still[0]["status"], json!("open"), "{still}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_run_fails_and_keeps_its_branch() {
+    let bench = Bench::new();
+    let server = server(mend_python()).await;
+    bench.ask(&server);
+    bench.write("issue.md", ISSUE);
+    let repository = bench.repository("app", PYTHON);
+    let waiting = run_json(&bench, &repository).await;
+    let run = waiting.last()["run"].as_str().expect("a run").to_owned();
+    assert_eq!(bench.run(&["cancel", &run]).await.code, 0);
+    let cancelled = run_json(&bench, &repository).await;
+    assert_eq!(
+        (cancelled.code, &cancelled.last()["outcome"]),
+        (1, &json!("cancelled")),
+        "{cancelled:?}"
+    );
+    assert_eq!(git(&repository, &["branch", "--list"]).lines().count(), 2, "the branch is kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_process_goes_on_in_the_middle_of_its_conversation() {
     let bench = Bench::new();
     let (held, server) = Held::server(2).await;

@@ -3,7 +3,9 @@
 mod agent;
 mod bench;
 mod cli;
+mod cli_run;
 mod config;
+mod demo;
 mod graphs;
 mod rig;
 mod roles;
