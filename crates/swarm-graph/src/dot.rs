@@ -1,6 +1,6 @@
 //! A graph printed for people: Mermaid, DOT and SVG.
 //!
-//! All three draw the same [`Drawing`]. What a newcomer gets wrong: a label is text of whoever
+//! All three draw the same drawing. What a newcomer gets wrong: a label is text of whoever
 //! wrote the graph; each form escapes it in its own way, and nothing of it is markup.
 
 mod layout;

@@ -2,7 +2,7 @@
 //!
 //! The `cel` crate only parses. Its interpreter converts every variable before it starts, copies
 //! a list for each item that `map` or `filter` adds, loses the order of keys, and knows no limit
-//! of cost; [`eval`] walks the same tree over borrowed `serde_json` values, counts its steps, and
+//! of cost; `eval` walks the same tree over borrowed `serde_json` values, counts its steps, and
 //! keeps integers and floats apart as CEL does. Tests compare the two on the same expressions.
 
 mod eval;
@@ -53,7 +53,7 @@ impl Expr {
     /// The value of the expression.
     ///
     /// # Errors
-    /// [`Error`]: a missing key, a wrong type, an overflow, too many steps.
+    /// [`struct@Error`]: a missing key, a wrong type, an overflow, too many steps.
     pub fn eval(&self, scope: &Scope<'_>) -> Result<Value, Error> {
         eval::eval(&self.root, scope).map_err(|kind| self.error(kind))
     }
@@ -61,7 +61,7 @@ impl Expr {
     /// The value of a condition.
     ///
     /// # Errors
-    /// [`Error`], also when the value is no boolean.
+    /// [`struct@Error`], also when the value is no boolean.
     pub fn is_true(&self, scope: &Scope<'_>) -> Result<bool, Error> {
         match self.eval(scope)? {
             Value::Bool(value) => Ok(value),

@@ -1,7 +1,7 @@
 //! Schemas: the one of graph files, and whether a value of one type fits where another is wanted.
 //!
 //! The schema of graph files is made from the same declarations that read them
-//! ([`crate::spec`]), is kept in `graphs/`, and a test fails when it is stale.
+//! (`spec`), is kept in `graphs/`, and a test fails when it is stale.
 
 use schemars::generate::SchemaSettings;
 use serde_json::Value;

@@ -80,11 +80,10 @@ async fn play(rig: &Rig) -> Result<(), String> {
     Err("the run does not end".to_owned())
 }
 
-/// What must be the same however often the process died.
-fn facts(
-    world: &World,
-    out: Value,
-) -> (Value, BTreeMap<String, u32>, BTreeMap<String, u32>, BTreeMap<String, u32>) {
+type Counts = BTreeMap<String, u32>;
+
+/// What must be the same however often the process died, and what may be done once more.
+fn facts(world: &World, out: Value) -> (Value, Counts, Counts, Counts) {
     (out, world.all("effect "), world.all("memo "), world.all("paid "))
 }
 

@@ -1,5 +1,7 @@
 //! The tools against real peers: HTTP on loopback, git, sandboxes, files.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod checks;
 mod crash;
 mod forge;
