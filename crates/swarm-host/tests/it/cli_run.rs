@@ -142,9 +142,9 @@ async fn a_gate_added_to_a_graph_file_is_obeyed_by_the_same_program() {
     let gated = dev.replace("    next: push\n", "    next: before_push\n").replace(
         "  push:\n",
         "  before_push:
-    gate: { reason: decision, ask: \"May the branch be pushed?\", answer: RetryAnswer }
+    gate: { reason: decision, ask: \"May the branch be pushed?\", choices: [ push, stop ] }
     routes:
-      - { when: \"${{ answer.choice == 'retry' }}\", to: push }
+      - { when: \"${{ answer.choice == 'push' }}\", to: push }
       - { to: $end }
 
   push:
@@ -158,7 +158,7 @@ async fn a_gate_added_to_a_graph_file_is_obeyed_by_the_same_program() {
     assert_eq!(git(&repository, &["branch", "--list"]).lines().count(), 1, "nothing is pushed yet");
     let blocks = bench.run(&["blocks", "list", "--json"]).await.json();
     assert_eq!(blocks[0]["ask"]["question"], json!("May the branch be pushed?"), "{blocks}");
-    let answered = bench.run(&["answer", "before_push", "--choice", "retry"]).await;
+    let answered = bench.run(&["answer", "before_push", "--choice", "push"]).await;
     assert_eq!(answered.code, 0, "{answered:?}");
     let waiting = run_json(&bench, &repository).await;
     assert!(waiting.last()["pr"].as_u64().is_some(), "{waiting:?}");
