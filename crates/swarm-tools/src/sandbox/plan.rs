@@ -249,6 +249,8 @@ impl Planner {
             ("TMPDIR", text(tmp)?),
             ("LANG", "C.UTF-8".to_owned()),
             ("USER", "agent".to_owned()),
+            // The machine's own configuration may name helpers for credentials; it is out of sight.
+            ("GIT_CONFIG_NOSYSTEM", "1".to_owned()),
             ("GIT_TERMINAL_PROMPT", "0".to_owned()),
         ];
         env.extend(fixed.map(|(key, value)| (key.to_owned(), value)));
