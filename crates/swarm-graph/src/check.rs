@@ -13,7 +13,7 @@ mod state;
 mod value;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use indexmap::IndexMap;
 use serde_json::Value;
@@ -106,39 +106,38 @@ pub fn load(sources: &dyn Sources, path: &str, registry: &Registry) -> Result<Gr
     check(sources, path, &text, registry, None, report)
 }
 
-/// Loads several graphs that start runs of each other: `run` may only name one of them, what it
-/// gives must fit the other's input, and what comes back has the type of the other's output.
+/// Loads several graphs that start runs of each other, in the order of their paths: `run` may
+/// only name one of them, what it gives must fit the other's input, what comes back has the type
+/// of the other's output, and no two have the same name.
 ///
 /// # Errors
-/// Everything that is wrong with each graph that has a defect.
+/// For each graph everything that is wrong with it, at once.
 pub fn load_all(
     sources: &dyn Sources,
     paths: &[&str],
     registry: &Registry,
-) -> Result<Vec<Graph>, Vec<Defects>> {
+) -> Vec<Result<Graph, Defects>> {
     let mut known = Signatures::new();
     for path in paths {
-        match load(sources, path, registry) {
-            Ok(graph) => {
-                known.insert(graph.name.to_string(), Some(Signature::of(&graph)));
-            }
+        let (name, signature) = match load(sources, path, registry) {
+            Ok(graph) => (Some(graph.name.to_string()), Some(Signature::of(&graph))),
             // A graph with defects still has a name.
-            Err(_) => known.extend(name_of(sources, path).map(|name| (name, None))),
-        }
-    }
-    let (mut graphs, mut defects) = (Vec::new(), Vec::new());
-    for path in paths {
-        let mut report = Report::default();
-        let result = match sources.read(path) {
-            Ok(text) => check(sources, path, &text, registry, Some(&known), report),
-            Err(why) => Err(unreadable(&mut report, path, &why)),
+            Err(_) => (name_of(sources, path), None),
         };
-        match result {
-            Ok(graph) => graphs.push(graph),
-            Err(found) => defects.push(found),
+        if let Some(name) = name {
+            known.entry(name).or_insert_with(|| ((*path).to_owned(), signature));
         }
     }
-    if defects.is_empty() { Ok(graphs) } else { Err(defects) }
+    paths
+        .iter()
+        .map(|path| {
+            let mut report = Report::default();
+            match sources.read(path) {
+                Ok(text) => check(sources, path, &text, registry, Some(&known), report),
+                Err(why) => Err(unreadable(&mut report, path, &why)),
+            }
+        })
+        .collect()
 }
 
 fn name_of(sources: &dyn Sources, path: &str) -> Option<String> {
@@ -154,20 +153,20 @@ struct Signature {
 
 impl Signature {
     fn of(graph: &Graph) -> Self {
-        let channels = graph.channels.iter();
-        let state = || {
-            Type::record(
-                channels
-                    .map(|(name, channel)| (name.to_string(), Type::of_schema(&channel.schema))),
-            )
+        let channel_types = graph
+            .channels
+            .iter()
+            .map(|(name, channel)| (name.to_string(), Type::of_schema(&channel.schema)));
+        let output = match &graph.output {
+            Some(output) => Type::of_schema(&output.schema),
+            None => Type::record(channel_types),
         };
-        let output = graph.output.as_ref().map(|output| Type::of_schema(&output.schema));
-        Self { input: graph.input_schema.clone(), output: output.unwrap_or_else(state) }
+        Self { input: graph.input_schema.clone(), output }
     }
 }
 
-/// The graphs there are by name; `None` for one that has defects.
-type Signatures = BTreeMap<String, Option<Signature>>;
+/// The graphs there are by name, each with its file; no signature for one that has defects.
+type Signatures = BTreeMap<String, (String, Option<Signature>)>;
 
 /// Loads a graph from a text without imports, such as [`Graph::text`].
 ///
@@ -195,9 +194,7 @@ fn check(
     let file = report.add_file(path, text);
     let draft = match parse(text, file) {
         Ok(tree) => GraphSpec::read(&tree, &mut report).and_then(|spec| {
-            let directory = Path::new(path).parent().unwrap_or_else(|| Path::new(""));
-            Checker { sources, directory, registry, graphs, report: &mut report }
-                .graph(&tree, &spec)
+            Checker { sources, path, registry, graphs, report: &mut report }.graph(&tree, &spec)
         }),
         Err(error) => {
             report.error(Code::Syntax, error.at, error.message);
@@ -213,8 +210,7 @@ fn check(
 /// What every part of the check needs.
 struct Checker<'c> {
     sources: &'c dyn Sources,
-    /// The directory of the graph file: imports are relative to it.
-    directory: &'c Path,
+    path: &'c str,
     registry: &'c Registry,
     /// The graphs that `run` may name; `None`: any, because the others are not at hand.
     graphs: Option<&'c Signatures>,
@@ -229,6 +225,7 @@ impl Checker<'_> {
                 .map_err(|error| self.report.error(Code::BadName, name.at, error.to_string()))
                 .ok()
         });
+        self.other_of_that_name(spec);
         let version = self.version(spec);
         let policies = self.policies(spec);
         let defaults = self.defaults(spec.defaults.as_ref(), &policies);
@@ -295,6 +292,17 @@ impl Checker<'_> {
             let message = format!("version {} of the format is not known", dsl.value);
             self.report.error(Code::BadVersion, dsl.at, message).help =
                 Some(format!("this program reads version {DSL}"));
+        }
+    }
+
+    /// Two graphs of one name would hide each other.
+    fn other_of_that_name(&mut self, spec: &GraphSpec) {
+        let Some(name) = spec.graph.as_ref().and_then(|head| head.name.as_ref()) else { return };
+        if let Some((path, _)) = self.graphs.and_then(|graphs| graphs.get(&name.value))
+            && path != self.path
+        {
+            let message = format!("`{path}` has a graph named `{}`, too", name.value);
+            self.report.error(Code::DuplicateName, name.at, message);
         }
     }
 

@@ -322,7 +322,7 @@ impl Checker<'_> {
             self.report.error(Code::UnknownGraph, name.at, message).help =
                 suggest(&name.value, graphs.keys().map(String::as_str));
         }
-        graphs.get(&name.value)?.as_ref()
+        graphs.get(&name.value)?.1.as_ref()
     }
 
     /// The name of what a node gives, and its type.
@@ -338,7 +338,9 @@ impl Checker<'_> {
                 return (Some("output"), child);
             }
             let signature = run.graph.as_ref().and_then(|name| self.graphs?.get(&name.value));
-            let ty = signature.and_then(Option::as_ref).map(|signature| signature.output.clone());
+            let ty = signature
+                .and_then(|(_, signature)| signature.as_ref())
+                .map(|known| known.output.clone());
             return (Some("output"), ty.unwrap_or(Type::Dyn));
         }
         if let Some(wait) = &spec.wait {

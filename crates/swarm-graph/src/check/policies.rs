@@ -105,8 +105,8 @@ impl Checker<'_> {
             self.report.error(Code::BadImport, path.at, message);
             return None;
         }
-        let full: std::path::PathBuf = self
-            .directory
+        let directory = Path::new(self.path).parent().unwrap_or_else(|| Path::new(""));
+        let full: std::path::PathBuf = directory
             .join(relative)
             .components()
             .filter(|part| !matches!(part, Component::CurDir))

@@ -2,16 +2,17 @@
 
 use std::fmt::Write as _;
 
-use super::layout::{Layout, layout};
-use super::{Drawing, Form, Line};
+use super::layout::{Layout, Sizes, layout};
+use super::{Drawing, Form, Line, Shape};
 
 const BOX_HEIGHT: f64 = 44.0;
-const ROW_GAP: f64 = 74.0;
-const BOX_GAP: f64 = 48.0;
-const MARGIN: f64 = 32.0;
-const LANE: f64 = 22.0;
-const CHAR_WIDTH: f64 = 7.2;
-const SMALL_CHAR_WIDTH: f64 = 5.9;
+const LABEL_HEIGHT: f64 = 14.0;
+const ROW_GAP: f64 = 22.0;
+const GAP: f64 = 18.0;
+const MARGIN: f64 = 30.0;
+const LOOP: f64 = 20.0;
+const CHAR_WIDTH: f64 = 7.4;
+const SMALL_CHAR_WIDTH: f64 = 6.0;
 
 const STYLE: &str = "text{font:13px sans-serif;fill:#1f2328}.small{font-size:11px;fill:#59636e}\
 .label{font-size:10.5px;fill:#59636e;paint-order:stroke;stroke:#fff;stroke-width:4px}\
@@ -20,6 +21,7 @@ const STYLE: &str = "text{font:13px sans-serif;fill:#1f2328}.small{font-size:11p
 .end .box{fill:#1f2328}.end text{fill:#fff}\
 .way{fill:none;stroke:#59636e;stroke-width:1.3}.failure{stroke:#cf222e;stroke-dasharray:5 4}";
 
+/// The middle of a box, and its width.
 struct Place {
     x: f64,
     y: f64,
@@ -31,21 +33,29 @@ pub(super) fn draw(drawing: &Drawing) -> String {
 }
 
 pub(super) fn draw_with(drawing: &Drawing, class: impl Fn(&str) -> &'static str) -> String {
-    let layout = layout(drawing);
-    let (places, width) = places(drawing, &layout);
-    let mut lanes = 0;
-    let mut ways = String::new();
-    for line in &drawing.lines {
-        way(&mut ways, line, &places, &layout, width, &mut lanes);
-    }
-    let full_width =
-        width + f64::from(lanes) * LANE + longest_back_label(drawing, &layout) + MARGIN;
-    let height = MARGIN * 2.0 + layout.rows.len() as f64 * (BOX_HEIGHT + ROW_GAP) - ROW_GAP;
+    let widths: Vec<f64> = drawing.boxes.iter().map(box_width).collect();
+    let loops: Vec<f64> = (0..widths.len()).map(|index| loop_width(drawing, index)).collect();
+    let sizes = Sizes {
+        // A loop hangs on the right; the same on the left keeps the box in the middle.
+        boxes: widths.iter().zip(&loops).map(|(width, more)| width + 2.0 * more).collect(),
+        labels: drawing.lines.iter().map(|line| label_width(&line.label)).collect(),
+        gap: GAP,
+    };
+    let layout = layout(drawing, &sizes);
+    let x = |x: f64| x - layout.left + MARGIN;
+    let places: Vec<Place> = layout
+        .boxes
+        .iter()
+        .zip(&widths)
+        .map(|((middle, row), width)| Place { x: x(*middle), y: row_y(*row), width: *width })
+        .collect();
+    let width = layout.right - layout.left + 2.0 * MARGIN;
+    let height = row_y(layout.rows - 1) + BOX_HEIGHT / 2.0 + MARGIN;
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {full_width:.0} {height:.0}\" \
-         width=\"{full_width:.0}\" height=\"{height:.0}\" role=\"img\"><title>{}</title>\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" \
+         width=\"{width:.0}\" height=\"{height:.0}\" role=\"img\"><title>{}</title>\
          <style>{STYLE}</style><defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" \
          markerWidth=\"7\" markerHeight=\"7\" orient=\"auto\"><path d=\"M0 0L8 4L0 8z\" \
          fill=\"#59636e\"/></marker></defs>",
@@ -59,7 +69,7 @@ pub(super) fn draw_with(drawing: &Drawing, class: impl Fn(&str) -> &'static str)
             y - 22.0
         );
     }
-    text.push_str(&ways);
+    ways(&mut text, drawing, &layout, &places, &x);
     for (shape, place) in drawing.boxes.iter().zip(&places) {
         box_of(&mut text, shape, place, class(&shape.title));
     }
@@ -67,35 +77,116 @@ pub(super) fn draw_with(drawing: &Drawing, class: impl Fn(&str) -> &'static str)
     text
 }
 
-fn places(drawing: &Drawing, layout: &Layout) -> (Vec<Place>, f64) {
-    let widths: Vec<f64> = drawing
-        .boxes
-        .iter()
-        .map(|shape| {
-            let title = shape.title.chars().count() as f64 * CHAR_WIDTH;
-            let detail = shape.detail.chars().count() as f64 * SMALL_CHAR_WIDTH;
-            (title.max(detail) + 30.0).max(72.0)
-        })
-        .collect();
-    let row_width = |row: &[usize]| -> f64 {
-        row.iter().map(|index| widths[*index]).sum::<f64>() + BOX_GAP * (row.len() as f64 - 1.0)
-    };
-    let widest = layout.rows.iter().map(|row| row_width(row)).fold(0.0, f64::max);
-    let mut places: Vec<Place> =
-        widths.iter().map(|width| Place { x: 0.0, y: 0.0, width: *width }).collect();
-    for (at, row) in layout.rows.iter().enumerate() {
-        let mut x = MARGIN + (widest - row_width(row)) / 2.0;
-        for index in row {
-            let place = &mut places[*index];
-            place.x = x + place.width / 2.0;
-            place.y = MARGIN + BOX_HEIGHT / 2.0 + at as f64 * (BOX_HEIGHT + ROW_GAP);
-            x += place.width + BOX_GAP;
-        }
-    }
-    (places, widest + MARGIN)
+fn box_width(shape: &Shape) -> f64 {
+    let title = shape.title.chars().count() as f64 * CHAR_WIDTH;
+    let detail = shape.detail.chars().count() as f64 * SMALL_CHAR_WIDTH;
+    (title.max(detail) + 30.0).max(72.0)
 }
 
-fn box_of(text: &mut String, shape: &super::Shape, place: &Place, class: &str) {
+fn label_width(label: &str) -> f64 {
+    label.chars().count() as f64 * SMALL_CHAR_WIDTH
+}
+
+/// How far the ways from a box to itself, and their labels, reach out on its right.
+fn loop_width(drawing: &Drawing, index: usize) -> f64 {
+    let own = drawing.lines.iter().filter(|line| line.from == index && line.to == index);
+    own.map(|line| LOOP + 6.0 + label_width(&line.label)).fold(0.0, f64::max)
+}
+
+/// Even rows hold boxes, odd rows labels.
+fn row_y(row: usize) -> f64 {
+    let pair = BOX_HEIGHT + LABEL_HEIGHT + 2.0 * ROW_GAP;
+    let first = MARGIN + BOX_HEIGHT / 2.0 + (row / 2) as f64 * pair;
+    if row % 2 == 0 { first } else { first + pair / 2.0 }
+}
+
+fn ways(
+    text: &mut String,
+    drawing: &Drawing,
+    layout: &Layout,
+    places: &[Place],
+    x: &impl Fn(f64) -> f64,
+) {
+    let mut loops = vec![0_u32; places.len()];
+    for (line, points) in drawing.lines.iter().zip(&layout.lines) {
+        let class = if line.on_failure { "way failure" } else { "way" };
+        let (path, label, anchor) = if line.from == line.to {
+            let nth = loops[line.from];
+            loops[line.from] += 1;
+            own_way(&places[line.from], nth)
+        } else if points.is_empty() {
+            side_way(&places[line.from], &places[line.to])
+        } else {
+            let points: Vec<(f64, f64)> =
+                points.iter().map(|(at, row)| (x(*at), row_y(*row))).collect();
+            (curve(line, &points, places), points[0], "middle")
+        };
+        let _ = writeln!(text, "<path class=\"{class}\" marker-end=\"url(#tip)\" d=\"{path}\"/>");
+        if !line.label.is_empty() {
+            let _ = writeln!(
+                text,
+                "<text class=\"label\" text-anchor=\"{anchor}\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                label.0,
+                label.1 + 3.5,
+                escape(&line.label)
+            );
+        }
+    }
+}
+
+/// Through the places that a line holds, upright in each of them.
+fn curve(line: &Line, points: &[(f64, f64)], places: &[Place]) -> String {
+    let (from, to) = (&places[line.from], &places[line.to]);
+    let (first, last) = (points[0], points[points.len() - 1]);
+    let sign = if from.y < to.y { 1.0 } else { -1.0 };
+    // Ways of one box leave and reach it side by side.
+    let lean = |place: &Place, towards: f64| {
+        ((towards - place.x) * 0.3).clamp(-place.width * 0.36, place.width * 0.36)
+    };
+    let start = (from.x + lean(from, first.0), from.y + sign * BOX_HEIGHT / 2.0);
+    let end = (to.x + lean(to, last.0), to.y - sign * BOX_HEIGHT / 2.0);
+    let mut path = format!("M{:.1} {:.1}", start.0, start.1);
+    let mut here = start;
+    for next in points.iter().chain([&end]) {
+        let middle = (here.1 + next.1) / 2.0;
+        let _ = write!(
+            path,
+            "C{:.1} {middle:.1} {:.1} {middle:.1} {:.1} {:.1}",
+            here.0, next.0, next.0, next.1
+        );
+        here = *next;
+    }
+    path
+}
+
+/// From a box to itself, on its right.
+fn own_way(place: &Place, nth: u32) -> (String, (f64, f64), &'static str) {
+    let (right, out) = (place.x + place.width / 2.0, LOOP + f64::from(nth) * 4.0);
+    let (top, bottom) = (place.y - 9.0, place.y + 9.0);
+    let path = format!(
+        "M{right:.1} {bottom:.1}C{x:.1} {:.1} {x:.1} {:.1} {right:.1} {top:.1}",
+        bottom + 4.0,
+        top - 4.0,
+        x = right + out
+    );
+    (path, (right + LOOP, place.y + f64::from(nth) * 13.0), "start")
+}
+
+/// Between two boxes of one row.
+fn side_way(from: &Place, to: &Place) -> (String, (f64, f64), &'static str) {
+    let y = from.y + BOX_HEIGHT / 2.0;
+    let path = format!(
+        "M{:.1} {y:.1}C{:.1} {low:.1} {:.1} {low:.1} {:.1} {y:.1}",
+        from.x,
+        from.x,
+        to.x,
+        to.x,
+        low = y + 34.0
+    );
+    (path, ((from.x + to.x) / 2.0, y + 24.0), "middle")
+}
+
+fn box_of(text: &mut String, shape: &Shape, place: &Place, class: &str) {
     let (left, top) = (place.x - place.width / 2.0, place.y - BOX_HEIGHT / 2.0);
     let (right, bottom) = (left + place.width, top + BOX_HEIGHT);
     let width = place.width;
@@ -141,70 +232,6 @@ fn box_of(text: &mut String, shape: &super::Shape, place: &Place, class: &str) {
         );
     }
     text.push_str("</g>\n");
-}
-
-/// A way down is a curve; any other goes around the right side in a lane of its own.
-fn way(
-    text: &mut String,
-    line: &Line,
-    places: &[Place],
-    layout: &Layout,
-    width: f64,
-    lanes: &mut u16,
-) {
-    let (from, to) = (&places[line.from], &places[line.to]);
-    let class = if line.on_failure { "way failure" } else { "way" };
-    let (path, x, y, anchor);
-    if is_down(line, layout) {
-        let (start, end) = (from.y + BOX_HEIGHT / 2.0, to.y - BOX_HEIGHT / 2.0);
-        let bend = ((end - start) / 2.0).min(60.0);
-        // Ways of one box leave it side by side.
-        let lean = ((to.x - from.x) * 0.2).clamp(-from.width / 3.0, from.width / 3.0);
-        path = format!(
-            "M{:.1} {start:.1}C{:.1} {:.1} {:.1} {:.1} {:.1} {end:.1}",
-            from.x + lean,
-            from.x + lean,
-            start + bend,
-            to.x,
-            end - bend,
-            to.x
-        );
-        (x, y, anchor) = ((from.x + lean + to.x) / 2.0, (start + end) / 2.0 + 3.0, "middle");
-    } else {
-        *lanes += 1;
-        let lane = width + f64::from(*lanes) * LANE;
-        let (start_x, end_x) = (from.x + from.width / 2.0, to.x + to.width / 2.0);
-        let (start_y, end_y) = (from.y + 8.0, to.y - 8.0);
-        path = format!(
-            "M{start_x:.1} {start_y:.1}H{:.1}Q{lane:.1} {start_y:.1} {lane:.1} {:.1}V{:.1}Q{lane:.1} {end_y:.1} {:.1} {end_y:.1}H{end_x:.1}",
-            lane - 8.0,
-            if end_y < start_y { start_y - 8.0 } else { start_y + 8.0 },
-            if end_y < start_y { end_y + 8.0 } else { end_y - 8.0 },
-            lane - 8.0
-        );
-        (x, y, anchor) = (lane + 4.0, (start_y + end_y) / 2.0, "start");
-    }
-    let _ = writeln!(text, "<path class=\"{class}\" marker-end=\"url(#tip)\" d=\"{path}\"/>");
-    if !line.label.is_empty() {
-        let _ = writeln!(
-            text,
-            "<text class=\"label\" text-anchor=\"{anchor}\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>",
-            escape(&line.label)
-        );
-    }
-}
-
-fn is_down(line: &Line, layout: &Layout) -> bool {
-    layout.row_of[line.to] > layout.row_of[line.from]
-}
-
-fn longest_back_label(drawing: &Drawing, layout: &Layout) -> f64 {
-    drawing
-        .lines
-        .iter()
-        .filter(|line| !is_down(line, layout))
-        .map(|line| line.label.chars().count() as f64 * SMALL_CHAR_WIDTH)
-        .fold(0.0, f64::max)
 }
 
 fn escape(text: &str) -> String {

@@ -1,6 +1,8 @@
 //! Graphs that start runs of each other.
 
 use swarm_graph::check::{self, Memory};
+use swarm_graph::defect::Defects;
+use swarm_graph::graph::Graph;
 
 use crate::shop::registry;
 
@@ -23,13 +25,17 @@ fn parent(nodes: &str) -> String {
 
 fn check(nodes: &str) -> String {
     let sources = Memory::one("child.yaml", CHILD).with("parent.yaml", parent(nodes));
-    match check::load_all(&sources, &["parent.yaml", "child.yaml"], &registry()) {
-        Ok(graphs) => {
-            graphs.iter().map(|graph| graph.name().to_string()).collect::<Vec<_>>().join(" ")
-        }
+    let loaded = check::load_all(&sources, &["parent.yaml", "child.yaml"], &registry());
+    assert_eq!(said(&loaded[1]), "child");
+    said(&loaded[0])
+}
+
+fn said(result: &Result<Graph, Defects>) -> String {
+    match result {
+        Ok(graph) => graph.name().to_string(),
         Err(defects) => defects
+            .list
             .iter()
-            .flat_map(|defects| &defects.list)
             .map(|d| {
                 let help = d.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
                 format!("{} {}:{}:{} {}{help}", d.code, d.file, d.line, d.column, d.message)
@@ -42,7 +48,7 @@ fn check(nodes: &str) -> String {
 #[test]
 fn graphs_that_fit_each_other_load_together() {
     let text = "  a: { run: { graph: child, input: { task: x } }, set: { verdict: \"${{ output.verdict }}\" }, next: $end }\n";
-    assert_eq!(check(text), "parent child");
+    assert_eq!(check(text), "parent");
 }
 
 #[test]
@@ -68,8 +74,14 @@ fn what_a_child_is_given_and_gives_has_its_types() {
 fn a_child_with_defects_is_known_by_its_name() {
     let sources = Memory::one("child.yaml", CHILD.replace("next: $end", "next: nowhere"))
         .with("parent.yaml", parent("  a: { run: { graph: child, input: {} }, next: $end }\n"));
-    let defects =
-        check::load_all(&sources, &["parent.yaml", "child.yaml"], &registry()).unwrap_err();
-    let files: Vec<&str> = defects.iter().map(|defects| &*defects.file).collect();
-    assert_eq!(files, ["child.yaml"]);
+    let loaded = check::load_all(&sources, &["parent.yaml", "child.yaml"], &registry());
+    assert!(loaded[0].is_ok() && loaded[1].is_err());
+}
+
+#[test]
+fn two_graphs_of_one_name_are_refused() {
+    let sources = Memory::one("child.yaml", CHILD).with("other.yaml", CHILD);
+    let loaded = check::load_all(&sources, &["child.yaml", "other.yaml"], &registry());
+    assert_eq!(said(&loaded[0]), "child");
+    insta::assert_snapshot!(said(&loaded[1]), @"duplicate-name other.yaml:2:16 `child.yaml` has a graph named `child`, too");
 }

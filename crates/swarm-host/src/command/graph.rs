@@ -39,10 +39,8 @@ type Checked = (String, Result<Graph, Box<Defects>>);
 
 fn check_all(registry: &Registry, texts: &Layers, out: Out, files: &[PathBuf]) -> Result<ExitCode> {
     let checked: Vec<Checked> = if files.is_empty() {
-        let load = |file: &String| {
-            (texts.place(file), check::load(texts, file, registry).map_err(Box::new))
-        };
-        texts.graph_files().iter().map(load).collect()
+        let loaded = texts.load_each(registry).into_iter();
+        loaded.map(|(file, result)| (texts.place(&file), result)).collect()
     } else {
         files.iter().map(|file| check_file(registry, file)).collect::<Result<_>>()?
     };

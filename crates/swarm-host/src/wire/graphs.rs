@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use swarm_core::id::QueueName;
 use swarm_graph::check::{self, Files, Memory, Sources};
+use swarm_graph::defect::Defects;
 use swarm_graph::graph::{Graph, Work};
 use swarm_graph::library::Library;
 use swarm_graph::registry::Registry;
@@ -73,14 +74,27 @@ impl Layers {
         }
     }
 
+    /// Loads every graph, each held against the others that it starts runs of.
+    #[must_use]
+    pub fn load_each(
+        &self,
+        registry: &Registry,
+    ) -> Vec<(String, std::result::Result<Graph, Box<Defects>>)> {
+        let files = self.graph_files();
+        let paths: Vec<&str> = files.iter().map(String::as_str).collect();
+        let loaded = check::load_all(self, &paths, registry);
+        let loaded = loaded.into_iter().map(|result| result.map_err(Box::new));
+        files.iter().cloned().zip(loaded).collect()
+    }
+
     /// Loads every graph.
     ///
     /// # Errors
     /// All defects of all graphs, at once.
     pub fn load(&self, registry: Registry) -> Result<Library> {
         let (mut graphs, mut defects) = (Vec::new(), Vec::new());
-        for file in self.graph_files() {
-            match check::load(self, &file, &registry) {
+        for (file, result) in self.load_each(&registry) {
+            match result {
                 Ok(graph) => graphs.push(graph),
                 Err(found) => defects.push(format!("{}:\n{found}", self.place(&file))),
             }
