@@ -193,6 +193,25 @@ pub struct Block {
     pub answered_at: Option<Timestamp>,
 }
 
+impl Block {
+    /// A question just asked, with no reminder.
+    #[must_use]
+    pub fn open(id: BlockId, run: RunId, step: StepId, ask: Ask, asked_at: Timestamp) -> Self {
+        Self {
+            id,
+            run,
+            step,
+            ask,
+            status: BlockStatus::Open,
+            asked_at,
+            remind_at: None,
+            answer: None,
+            answered_by: None,
+            answered_at: None,
+        }
+    }
+}
+
 /// A block in the words that people read, as Markdown. `subject` names the issue or the run.
 #[must_use]
 pub fn render(block: &Block, subject: &str) -> String {

@@ -377,18 +377,7 @@ impl NodeContext {
                 );
             }
             Some(open) => open,
-            None => Block {
-                id,
-                run: self.scope.run.clone(),
-                step: self.step.clone(),
-                ask,
-                status: BlockStatus::Open,
-                asked_at: self.now(),
-                remind_at: None,
-                answer: None,
-                answered_by: None,
-                answered_at: None,
-            },
+            None => Block::open(id, self.scope.run.clone(), self.step.clone(), ask, self.now()),
         };
         self.asked.lock().expect("no panic while locked").push(block);
         Err(NodeError::Asked)
@@ -524,14 +513,26 @@ impl NodeContext {
         );
         let ask = Ask::choice(Reason::EffectInDoubt, question, &["repeat", "stop"])
             .with_context(json!({ "intent": intent, "why": why }));
-        let answer: DoubtAnswer = self.ask(&format!("in-doubt/{key}"), ask).await?;
-        match answer.choice {
-            DoubtChoice::Repeat => Ok(()),
-            DoubtChoice::Stop => {
-                Err(Failure::fatal("in_doubt", format!("effect `{key}` stopped by a person"))
-                    .into())
+        // An answer allows one repetition. The repetition leaves an intent of its own, so that a
+        // crash in it asks again.
+        for nth in 1_u32.. {
+            let name = format!("in-doubt/{key}/{nth}");
+            let answer: DoubtAnswer = self.ask(&name, ask.clone()).await?;
+            if let DoubtChoice::Stop = answer.choice {
+                let message = format!("effect `{key}` stopped by a person");
+                return Err(Failure::fatal("in_doubt", message).into());
+            }
+            let begin = self.scope.store.begin(
+                self.entry_key(&name),
+                Value::Null,
+                Spend::default(),
+                self.now(),
+            );
+            if !matches!(begin.await?, Begun::Existing(_)) {
+                break;
             }
         }
+        Ok(())
     }
 }
 

@@ -219,6 +219,45 @@ async fn a_node_may_ask_twice_and_repeats_nothing_before_an_answer() {
     assert_eq!(world.count("between"), 1);
 }
 
+const DOUBT: &str = "
+policies:
+  retry: { again: { max_attempts: 9, backoff: { initial: 1ms, factor: 1, max: 1ms, jitter: false } } }
+entry: a
+nodes:
+  a: { uses: test/doubt, config: { lost: 2 }, retry: again, next: $end }
+";
+
+#[tokio::test(start_paused = true)]
+async fn an_effect_in_doubt_is_repeated_once_for_each_time_that_a_person_says_so() {
+    let (rig, world) = rig(DOUBT).await;
+    rig.finish(json!({})).await;
+    let mut asked = Vec::new();
+    for letters in [1, 2] {
+        assert_eq!(world.count("letters"), letters, "nothing is repeated unasked");
+        let block = rig.open_blocks().await.remove(0);
+        asked.push(format!("{} {}", block.id, block.ask.reason.title()));
+        rig.answer(&block.id, json!({ "choice": "repeat" })).await;
+        rig.work().await.unwrap();
+    }
+    assert_eq!(
+        asked,
+        ["r.a#1:in-doubt/letter/1 Effect in doubt", "r.a#1:in-doubt/letter/2 Effect in doubt"]
+    );
+    assert_eq!(output(&rig.run("r").await)["log"], json!(["3 letters"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_effect_in_doubt_that_a_person_stops_fails_its_step_and_is_not_repeated() {
+    let (rig, world) = rig(DOUBT).await;
+    rig.finish(json!({})).await;
+    let block = rig.open_blocks().await.remove(0);
+    rig.answer(&block.id, json!({ "choice": "stop" })).await;
+    rig.work().await.unwrap();
+    let failure = rig.run("r").await.failure.unwrap();
+    assert_eq!(failure.to_string(), "in_doubt: effect `letter` stopped by a person");
+    assert_eq!(world.count("letters"), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_retry_waits_longer_each_time_and_a_fatal_failure_is_not_tried_again() {
     let retry = r#"

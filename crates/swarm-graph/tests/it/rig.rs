@@ -215,6 +215,31 @@ kind!(Deed, "test/deed", (), DeedInput, LogOutput, |this, ctx, input| {
     Ok(LogOutput { log: vec![format!("{name} {} {landed}", first + paid)] })
 });
 
+/// One effect whose outcome cannot be told; its first `lost` acts happen but do not return.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DoubtConfig {
+    lost: u32,
+}
+
+kind!(Doubt, "test/doubt", DoubtConfig, Nothing, LogOutput, |this, ctx, _input| {
+    let count: u32 = ctx
+        .effect(
+            "letter",
+            json!({ "letter": "to Ada" }),
+            || async { Ok(Probe::InDoubt("the post office does not say".to_owned())) },
+            || async {
+                let count = this.world.add("letters");
+                if count <= this.config.lost {
+                    return Err(Failure::retryable("io", "the line broke").into());
+                }
+                Ok(count)
+            },
+        )
+        .await?;
+    Ok(LogOutput { log: vec![format!("{count} letters")] })
+});
+
 /// Asks two questions, one after the other.
 #[derive(Deserialize, Serialize, JsonSchema)]
 pub(crate) struct Choice {
@@ -234,8 +259,7 @@ kind!(AskTwice, "test/ask_twice", (), Nothing, LogOutput, |this, ctx, _input| {
 
 /// The registry of the kinds above, over one world.
 pub(crate) fn registry(world: &World) -> Registry {
-    let (w1, w2, w3, w4, w5, w6) =
-        (world.clone(), world.clone(), world.clone(), world.clone(), world.clone(), world.clone());
+    let [w1, w2, w3, w4, w5, w6, w7] = [(); 7].map(|()| world.clone());
     Registry::new()
         .node::<Put>(move |config| Ok(Put { world: w1.clone(), config }))
         .node::<Work>(move |config| Ok(Work { world: w2.clone(), config }))
@@ -243,6 +267,7 @@ pub(crate) fn registry(world: &World) -> Registry {
         .node::<Panic>(move |config| Ok(Panic { world: w4.clone(), config }))
         .node::<Deed>(move |config| Ok(Deed { world: w5.clone(), config }))
         .node::<AskTwice>(move |config| Ok(AskTwice { world: w6.clone(), config }))
+        .node::<Doubt>(move |config| Ok(Doubt { world: w7.clone(), config }))
         .ty_without_default::<Choice>("Choice")
 }
 

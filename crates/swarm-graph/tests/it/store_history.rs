@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use serde_json::{Value, json};
 use swarm_core::checkpoint::{Change, ChannelDelta, Cursor, StepEnding, StepRecord};
-use swarm_core::escalation::{Answerer, Ask, Block, BlockStatus, Reason};
+use swarm_core::escalation::{Answerer, Ask, Block, Reason};
 use swarm_core::event::{EventKind, NewEvent};
 use swarm_core::failure::Failure;
 use swarm_core::id::{
@@ -228,18 +228,9 @@ fn step_record(n: u8, seq: u64) -> StepRecord {
 }
 
 fn block(n: u8, of: &RunId, foreign: bool) -> Block {
-    Block {
-        id: block_id(n),
-        run: if foreign { run(9) } else { of.clone() },
-        step: step(1),
-        ask: Ask::choice(Reason::Decision, format!("Question {n}?"), &["yes", "no"]),
-        status: BlockStatus::Open,
-        asked_at: moment(2),
-        remind_at: None,
-        answer: None,
-        answered_by: None,
-        answered_at: None,
-    }
+    let run = if foreign { run(9) } else { of.clone() };
+    let ask = Ask::choice(Reason::Decision, format!("Question {n}?"), &["yes", "no"]);
+    Block::open(block_id(n), run, step(1), ask, moment(2))
 }
 
 fn outgoing(n: u8) -> Outgoing {

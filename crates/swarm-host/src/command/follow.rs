@@ -184,25 +184,20 @@ fn read(block: &Block, choices: &[String], line: &str) -> Result<serde_json::Val
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use swarm_core::escalation::{Ask, BlockStatus, Reason};
+    use swarm_core::escalation::{Ask, Reason};
     use swarm_core::id::{BlockId, StepId};
     use swarm_core::time::Timestamp;
 
     use super::*;
 
     fn block(ask: Ask) -> Block {
-        Block {
-            id: BlockId::new("r.n#1:q").unwrap(),
-            run: RunId::new("r").unwrap(),
-            step: StepId::new("n#1").unwrap(),
+        Block::open(
+            BlockId::new("r.n#1:q").unwrap(),
+            RunId::new("r").unwrap(),
+            StepId::new("n#1").unwrap(),
             ask,
-            status: BlockStatus::Open,
-            asked_at: Timestamp(0),
-            remind_at: None,
-            answer: None,
-            answered_by: None,
-            answered_at: None,
-        }
+            Timestamp(0),
+        )
     }
 
     fn typed(ask: Ask, line: &str) -> Result<serde_json::Value> {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use swarm_core::escalation::{Ask, Block, BlockStatus, Reason, Request, render};
+use swarm_core::escalation::{Ask, Block, Reason, Request, render};
 use swarm_core::id::{BlockId, RunId, StepId};
 use swarm_graph::node::{Node, NodeContext, NodeError};
 
@@ -92,23 +92,18 @@ fn words(ctx: &NodeContext, issue: &Issue, payload: Payload) -> String {
         requested_input.push(Request::Text { question: question.clone() });
     }
     let step = StepId::new(ctx.step().as_str()).expect("a step id is a step id");
-    let block = Block {
-        id: block,
+    let block = Block::open(
+        block,
         run,
         step,
-        ask: Ask {
+        Ask {
             reason,
             question: clip(&question, 4000),
             requested_input,
             answer_schema: Value::Null,
             context: Value::Null,
         },
-        status: BlockStatus::Open,
-        asked_at: ctx.now(),
-        remind_at: None,
-        answer: None,
-        answered_by: None,
-        answered_at: None,
-    };
+        ctx.now(),
+    );
     render(&block, &format!("#{} {}", issue.number, issue.title))
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use swarm_core::checkpoint::{
     Activation, Change, ChannelDelta, Cursor, Phase, StepEnding, StepRecord,
 };
-use swarm_core::escalation::{Answerer, Ask, Block, BlockStatus, Reason};
+use swarm_core::escalation::{Answerer, Ask, Block, Reason};
 use swarm_core::event::{EventKind, NewEvent};
 use swarm_core::id::{
     BlockId, ChannelName, GraphHash, GraphName, NodeName, QueueName, RunId, StepId, WorkerId,
@@ -139,17 +139,10 @@ pub(super) fn event(word: &'static str) -> NewEvent {
 }
 
 pub(super) fn block(id: &str, of: &str) -> Block {
+    let ask = Ask::choice(Reason::AmbiguousSpec, "Which way?", &["left", "right"]);
     Block {
-        id: block_id(id),
-        run: run(of),
-        step: step("work#1"),
-        ask: Ask::choice(Reason::AmbiguousSpec, "Which way?", &["left", "right"]),
-        status: BlockStatus::Open,
-        asked_at: t(1),
         remind_at: Some(t(1000)),
-        answer: None,
-        answered_by: None,
-        answered_at: None,
+        ..Block::open(block_id(id), run(of), step("work#1"), ask, t(1))
     }
 }
 
