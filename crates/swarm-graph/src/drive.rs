@@ -431,14 +431,7 @@ impl<'e> Session<'e> {
         };
         let error = settle::failure_value(failure);
         let checkpoint = &self.checkpoint;
-        let scope = plan::scope(
-            &self.facts,
-            &checkpoint.state,
-            &checkpoint.cursor,
-            node,
-            activation,
-            Some(&error),
-        );
+        let scope = plan::scope(&self.facts, checkpoint, node, activation, Some(&error));
         plan::after_failure(
             node,
             activation.attempts + 1,

@@ -34,6 +34,11 @@ impl RunFacts {
         let value = json!({ "id": id, "graph": graph, "labels": labels });
         Self { input: input.clone(), value }
     }
+
+    /// The variables that every expression of a run sees.
+    pub(crate) fn scope<'a>(&'a self, state: &'a State) -> Scope<'a> {
+        Scope::new().state(state).var("input", &self.input).var("run", &self.value)
+    }
 }
 
 /// The checkpoint before the first superstep: every channel at its default, the entry due.
@@ -154,19 +159,18 @@ pub(crate) fn wake_at(cursor: &Cursor) -> Option<Timestamp> {
 /// The variables that an activation's expressions see.
 pub(crate) fn scope<'a>(
     facts: &'a RunFacts,
-    state: &'a State,
-    cursor: &'a Cursor,
+    checkpoint: &'a Checkpoint,
     node: &'a GraphNode,
     activation: &'a Activation,
     error: Option<&'a Value>,
 ) -> Scope<'a> {
-    let mut scope = Scope::new().state(state).var("input", &facts.input).var("run", &facts.value);
+    let mut scope = facts.scope(&checkpoint.state);
     if let Some(error) = error {
         scope = scope.var("error", error);
     }
     if let (Some(foreach), Some(item)) = (&node.foreach, activation.item)
         && let Some(Phase::Foreach { items, .. }) =
-            group_of(cursor, activation).map(|group| &group.phase)
+            group_of(&checkpoint.cursor, activation).map(|group| &group.phase)
         && let Some(value) = items.get(item as usize)
     {
         scope = scope.var(&foreach.var, value);

@@ -125,14 +125,7 @@ fn decide(
         Ended::Output(output) => {
             let before = ending.activation.error.as_ref().map(|_| error);
             let scope = with_result(
-                plan::scope(
-                    facts,
-                    &checkpoint.state,
-                    &checkpoint.cursor,
-                    node,
-                    &ending.activation,
-                    before,
-                ),
+                plan::scope(facts, checkpoint, node, &ending.activation, before),
                 node,
                 output,
             );
@@ -142,14 +135,7 @@ fn decide(
             Ok((item_updates(graph, facts, checkpoint, node, items, endings)?, Way::Exits))
         }
         Ended::Failed(failure) => {
-            let scope = plan::scope(
-                facts,
-                &checkpoint.state,
-                &checkpoint.cursor,
-                node,
-                &ending.activation,
-                Some(error),
-            );
+            let scope = plan::scope(facts, checkpoint, node, &ending.activation, Some(error));
             let Some(index) = first_catch(&node.catch, checkpoint, node, &scope)? else {
                 return Err(failure.clone());
             };
@@ -209,12 +195,7 @@ fn item_updates(
             StepEnding::Failed(failure) => (Value::Null, failure_value(failure)),
         };
         let item = items.get(*index as usize).unwrap_or(&Value::Null);
-        let scope = Scope::new()
-            .state(&checkpoint.state)
-            .var("input", &facts.input)
-            .var("run", &facts.value)
-            .var(var, item)
-            .var("error", &error);
+        let scope = facts.scope(&checkpoint.state).var(var, item).var("error", &error);
         let scope = with_result(scope, node, &output);
         updates.extend(updates_of(graph, node, Some(&output), &scope)?);
     }
@@ -330,14 +311,7 @@ fn exits(
     let chosen = {
         let before = ending.activation.error.as_ref().map(|_| error);
         let scope = with_result(
-            plan::scope(
-                facts,
-                &checkpoint.state,
-                &checkpoint.cursor,
-                node,
-                &ending.activation,
-                before,
-            ),
+            plan::scope(facts, checkpoint, node, &ending.activation, before),
             node,
             &output,
         );
@@ -481,8 +455,7 @@ fn end(graph: &Graph, facts: &RunFacts, checkpoint: &Checkpoint) -> Next {
     let Some(template) = graph.output.as_ref().and_then(|output| output.value.as_ref()) else {
         return Next::End(Arc::new(checkpoint.state.to_value()));
     };
-    let scope =
-        Scope::new().state(&checkpoint.state).var("input", &facts.input).var("run", &facts.value);
+    let scope = facts.scope(&checkpoint.state);
     match template.render(&scope) {
         Ok(output) => Next::End(Arc::new(output)),
         Err(error) => Next::Fail(expression_failure("output.value", &error)),
