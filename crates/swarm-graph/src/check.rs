@@ -29,7 +29,7 @@ use crate::spec::yaml::{Span, Yaml, parse};
 use crate::spec::{DSL, GraphSpec};
 
 /// The most nodes of a graph.
-pub const NODES_MAX: usize = 500;
+pub const NODES_MAX: usize = 2_000;
 
 /// Where texts come from.
 pub trait Sources {

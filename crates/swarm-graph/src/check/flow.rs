@@ -30,7 +30,7 @@ impl Checker<'_> {
         self.cycles(drafts, &topology);
         self.bounds(drafts, limits);
         let together = Together::of(&topology);
-        self.joins(drafts, entry, &topology, &together);
+        self.joins(drafts, entry, &together);
         self.parallel_writers(drafts, &together, state);
         topology
     }
@@ -108,13 +108,7 @@ impl Checker<'_> {
         }
     }
 
-    fn joins(
-        &mut self,
-        drafts: &[Draft],
-        entry: Option<usize>,
-        topology: &Topology,
-        together: &Together,
-    ) {
+    fn joins(&mut self, drafts: &[Draft], entry: Option<usize>, together: &Together) {
         for (index, draft) in drafts.iter().enumerate() {
             let mut members: Vec<usize> = Vec::new();
             for wanted in &draft.when_all {
@@ -156,30 +150,27 @@ impl Checker<'_> {
                         Some(format!("add `{}` to its `when_all`", other.name));
                 }
             }
-            self.exclusive(drafts, index, &members, topology, together);
+            self.exclusive(drafts, index, &members, together);
         }
     }
 
     /// Two members of a join of which a run only ever takes one.
-    fn exclusive(
-        &mut self,
-        drafts: &[Draft],
-        join: usize,
-        members: &[usize],
-        topology: &Topology,
-        together: &Together,
-    ) {
+    fn exclusive(&mut self, drafts: &[Draft], join: usize, members: &[usize], together: &Together) {
+        // A way that could not be read may bring them together.
+        if drafts.iter().any(|draft| !draft.is_whole) {
+            return;
+        }
         for (position, first) in members.iter().enumerate() {
             for second in &members[position + 1..] {
-                let after = |a: usize, b: usize| reaches_around(topology, a, b, join);
-                if together.may_be(*first, *second)
-                    || after(*first, *second)
-                    || after(*second, *first)
+                let leads = |member: usize| way_at(&drafts[member], join).is_some();
+                if !leads(*first)
+                    || !leads(*second)
+                    || together.may_both_wait(join, *first, *second)
                 {
                     continue;
                 }
                 let message = format!(
-                    "the join `{}` is never met: a run goes through `{}` or `{}`, never both",
+                    "the join `{}` is never met: a run comes from `{}` or from `{}`, never from both",
                     drafts[join].name, drafts[*first].name, drafts[*second].name
                 );
                 self.report.error(Code::JoinNeverMet, drafts[join].at, message);
@@ -289,22 +280,4 @@ fn shortest_cycle(graph: &Topology, members: &BTreeSet<usize>) -> Option<Vec<usi
         }
     }
     None
-}
-
-/// Whether a way leads from one node to another without passing a third.
-fn reaches_around(topology: &Topology, from: usize, to: usize, around: usize) -> bool {
-    let mut seen = BTreeSet::from([from]);
-    let mut left = vec![from];
-    while let Some(here) = left.pop() {
-        for target in topology.neighbors(NodeIndex::new(here)) {
-            let target = target.index();
-            if target == to {
-                return true;
-            }
-            if target != around && seen.insert(target) {
-                left.push(target);
-            }
-        }
-    }
-    false
 }

@@ -1,73 +1,84 @@
 //! Which nodes may be at work at the same time.
 //!
-//! Conservative: a pair that is not here is never together; a pair that is here may be. After a
-//! way with several targets, whatever is reachable from one target may meet whatever is reachable
-//! from another, up to a join that waits for both.
+//! A run is tokens on nodes: a way with several targets makes several of one, a join waits until
+//! it holds a token from each node that it waits for and makes one of them. All pairs of places
+//! that two tokens may hold at once are found by letting one of the two move at a time.
+//!
+//! Conservative: a pair that is not here is never together; a pair that is here may be.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use petgraph::Direction;
 use petgraph::graph::NodeIndex;
 use petgraph::visit::EdgeRef;
 
 use crate::graph::Topology;
 
-/// A set of nodes by their places.
-#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-struct Nodes(Vec<u64>);
+/// A set of places by their numbers.
+#[derive(Clone, Debug, Default)]
+struct Places(Vec<u64>);
 
-impl Nodes {
-    fn insert(&mut self, node: usize) -> bool {
-        let (word, bit) = (node / 64, 1 << (node % 64));
-        if self.0.len() <= word {
-            self.0.resize(word + 1, 0);
-        }
-        let is_new = self.0[word] & bit == 0;
-        self.0[word] |= bit;
-        is_new
+impl Places {
+    fn one(place: usize) -> Self {
+        let mut places = Self(vec![0; place / 64 + 1]);
+        places.0[place / 64] = 1 << (place % 64);
+        places
     }
 
-    fn contains(&self, node: usize) -> bool {
-        self.0.get(node / 64).is_some_and(|word| word & (1 << (node % 64)) != 0)
+    fn contains(&self, place: usize) -> bool {
+        self.0.get(place / 64).is_some_and(|word| word & (1 << (place % 64)) != 0)
     }
 
-    fn add_all(&mut self, other: &Self) {
-        if self.0.len() < other.0.len() {
-            self.0.resize(other.0.len(), 0);
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
+    fn add(&mut self, others: &Self) {
+        if self.0.len() < others.0.len() {
+            self.0.resize(others.0.len(), 0);
         }
-        for (word, more) in self.0.iter_mut().zip(&other.0) {
+        for (word, more) in self.0.iter_mut().zip(&others.0) {
             *word |= more;
         }
     }
+
+    fn without(mut self, others: &Self) -> Self {
+        for (word, less) in self.0.iter_mut().zip(&others.0) {
+            *word &= !less;
+        }
+        self
+    }
+
+    fn common(&self, others: &Self) -> Self {
+        Self(self.0.iter().zip(&others.0).map(|(a, b)| a & b).collect())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = usize> {
+        let bits = |word: u64| (0..64).filter(move |bit| word & (1 << bit) != 0);
+        self.0.iter().enumerate().flat_map(move |(at, word)| bits(*word).map(move |b| at * 64 + b))
+    }
 }
 
-/// The pairs of nodes that may be together.
+/// The pairs of places that two tokens may hold at once.
 pub(super) struct Together {
-    with: Vec<Nodes>,
+    with: Vec<Places>,
+    waits: BTreeMap<(usize, usize), usize>,
 }
 
 impl Together {
-    /// Looks at every way with several targets.
+    /// Follows every two tokens.
     pub(super) fn of(topology: &Topology) -> Self {
-        let mut search = Search { topology, regions: BTreeMap::new() };
-        let joins = joins(topology);
-        let mut together = Self { with: vec![Nodes::default(); topology.node_count()] };
-        for (first, second) in forks(topology) {
-            let met = search.met(first, second, &joins);
-            let firsts = search.region(first, &met);
-            let seconds = search.region(second, &met);
-            together.add(&firsts, &seconds);
-            together.add(&seconds, &firsts);
+        let map = Map::of(topology);
+        let mut search = Search::over(&map);
+        for (first, second) in &map.forks {
+            search.meet(*first, &Places::one(*second));
         }
-        together
-    }
-
-    fn add(&mut self, these: &Nodes, those: &Nodes) {
-        for (node, with) in self.with.iter_mut().enumerate() {
-            if these.contains(node) {
-                with.add_all(those);
+        loop {
+            search.move_tokens();
+            if !search.fire_joins() {
+                break;
             }
         }
+        Self { with: search.with, waits: map.waits }
     }
 
     /// Whether two nodes may be at work at the same time; one with itself: whether it may run
@@ -75,81 +86,127 @@ impl Together {
     pub(super) fn may_be(&self, first: usize, second: usize) -> bool {
         self.with.get(first).is_some_and(|with| with.contains(second))
     }
-}
 
-/// Every two targets of a way.
-fn forks(topology: &Topology) -> BTreeSet<(usize, usize)> {
-    let mut by_place: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
-    for edge in topology.edge_references() {
-        if topology[edge.target()].is_some() {
-            by_place.entry(&edge.weight().place).or_default().insert(edge.target().index());
+    /// Whether a join may hold what comes from these two nodes at the same time.
+    pub(super) fn may_both_wait(&self, join: usize, first: usize, second: usize) -> bool {
+        match (self.waits.get(&(first, join)), self.waits.get(&(second, join))) {
+            (Some(first), Some(second)) => self.may_be(*first, *second),
+            (None, _) | (_, None) => false,
         }
     }
-    by_place
-        .into_values()
-        .flat_map(|targets| {
-            let targets: Vec<usize> = targets.into_iter().collect();
-            let mut pairs = Vec::new();
-            for (position, first) in targets.iter().enumerate() {
-                pairs.extend(targets[position + 1..].iter().map(|second| (*first, *second)));
-            }
-            pairs
-        })
-        .collect()
 }
 
-/// The joins, and the nodes that lead to each.
-fn joins(topology: &Topology) -> Vec<(usize, Vec<usize>)> {
-    topology
-        .node_indices()
-        .filter(|node| topology[*node].is_some_and(|spot| spot.is_join))
-        .map(|node| {
-            let from = topology.neighbors_directed(node, Direction::Incoming);
-            (node.index(), from.map(NodeIndex::index).collect())
-        })
-        .collect()
+/// The places of tokens: the nodes, and behind them the waits at joins.
+struct Map {
+    /// Where a token on each place may go next.
+    next: Vec<BTreeSet<usize>>,
+    /// Every two places that one token is followed by.
+    forks: BTreeSet<(usize, usize)>,
+    /// The wait for a token from a node at a join.
+    waits: BTreeMap<(usize, usize), usize>,
+    /// The joins, each with its waits.
+    joins: Vec<(usize, Vec<usize>)>,
 }
 
-struct Search<'t> {
-    topology: &'t Topology,
-    /// What is reachable from a node without passing some others.
-    regions: BTreeMap<(usize, Nodes), Nodes>,
-}
-
-impl Search<'_> {
-    /// The joins that bring the ways from two nodes together: each comes by a way of its own.
-    fn met(&mut self, first: usize, second: usize, joins: &[(usize, Vec<usize>)]) -> Nodes {
-        let mut met = Nodes::default();
-        for (join, members) in joins {
-            let mut stop = Nodes::default();
-            stop.insert(*join);
-            let (firsts, seconds) = (self.region(first, &stop), self.region(second, &stop));
-            let own = |ours: &Nodes, theirs: &Nodes| {
-                members.iter().any(|member| ours.contains(*member) && !theirs.contains(*member))
-            };
-            if own(&firsts, &seconds) && own(&seconds, &firsts) {
-                met.insert(*join);
-            }
-        }
-        met
-    }
-
-    /// What is reachable from a node, itself included, without passing `stop`.
-    fn region(&mut self, from: usize, stop: &Nodes) -> Nodes {
-        let key = (from, stop.clone());
-        if let Some(known) = self.regions.get(&key) {
-            return known.clone();
-        }
-        let mut seen = Nodes::default();
-        let mut left = vec![from];
-        while let Some(here) = left.pop() {
-            let index = NodeIndex::new(here);
-            if stop.contains(here) || self.topology[index].is_none() || !seen.insert(here) {
+impl Map {
+    fn of(topology: &Topology) -> Self {
+        let is_join = |node: NodeIndex| topology[node].is_some_and(|spot| spot.is_join);
+        let mut waits = BTreeMap::new();
+        let mut joins: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut next = vec![BTreeSet::new(); topology.node_count()];
+        let mut targets: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+        for edge in topology.edge_references() {
+            let (from, to) = (edge.source().index(), edge.target().index());
+            if topology[edge.target()].is_none() {
                 continue;
             }
-            left.extend(self.topology.neighbors(index).map(NodeIndex::index));
+            let place = if is_join(edge.target()) {
+                let number = topology.node_count() + waits.len();
+                *waits.entry((from, to)).or_insert_with(|| {
+                    joins.entry(to).or_default().push(number);
+                    number
+                })
+            } else {
+                to
+            };
+            next[from].insert(place);
+            targets.entry(&edge.weight().place).or_default().insert(place);
         }
-        self.regions.insert(key, seen.clone());
-        seen
+        next.resize(topology.node_count() + waits.len(), BTreeSet::new());
+        let forks = targets
+            .into_values()
+            .flat_map(|targets| {
+                let pairs = |first: usize| {
+                    let seconds = targets.range(first + 1..);
+                    seconds.map(move |second| (first, *second)).collect::<Vec<_>>()
+                };
+                targets.iter().flat_map(|first| pairs(*first)).collect::<Vec<_>>()
+            })
+            .collect();
+        Self { next, forks, waits, joins: joins.into_iter().collect() }
+    }
+}
+
+struct Search<'m> {
+    map: &'m Map,
+    with: Vec<Places>,
+    /// What came to each place's companions since its token was last moved.
+    fresh: Vec<Places>,
+    due: Vec<usize>,
+}
+
+impl<'m> Search<'m> {
+    fn over(map: &'m Map) -> Self {
+        let none = vec![Places::default(); map.next.len()];
+        Self { map, with: none.clone(), fresh: none, due: Vec::new() }
+    }
+
+    /// Two tokens may be on `place` and on each of `others` at once. Whether that is new.
+    fn meet(&mut self, place: usize, others: &Places) -> bool {
+        let new = others.clone().without(&self.with[place]);
+        if new.is_empty() {
+            return false;
+        }
+        let own = Places::one(place);
+        for other in new.iter() {
+            self.note(other, &own);
+        }
+        self.note(place, &new);
+        true
+    }
+
+    fn note(&mut self, place: usize, others: &Places) {
+        self.with[place].add(others);
+        if self.fresh[place].is_empty() {
+            self.due.push(place);
+        }
+        self.fresh[place].add(others);
+    }
+
+    fn move_tokens(&mut self) {
+        while let Some(place) = self.due.pop() {
+            let others = std::mem::take(&mut self.fresh[place]);
+            for next in &self.map.next[place] {
+                self.meet(*next, &others);
+            }
+        }
+    }
+
+    /// A join goes on beside whatever may be there during each of its waits.
+    fn fire_joins(&mut self) -> bool {
+        let map = self.map;
+        let mut is_new = false;
+        for (join, waits) in &map.joins {
+            let Some((first, rest)) = waits.split_first() else { continue };
+            let beside = rest
+                .iter()
+                .fold(self.with[*first].clone(), |all, wait| all.common(&self.with[*wait]));
+            let own = waits.iter().fold(Places::default(), |mut own, wait| {
+                own.add(&Places::one(*wait));
+                own
+            });
+            is_new |= self.meet(*join, &beside.without(&own));
+        }
+        is_new
     }
 }

@@ -13,7 +13,7 @@ use serde_yaml::{Location, UserMessageFormatter};
 
 /// The largest file, in bytes.
 pub(crate) const FILE_LEN_MAX: usize = 1024 * 1024;
-const NODES_MAX: usize = 20_000;
+const NODES_MAX: usize = 60_000;
 const DEPTH_MAX: usize = 64;
 const ALIASES_MAX: usize = 100;
 const REPLAYED_EVENTS_MAX: usize = 20_000;

@@ -465,7 +465,7 @@ fn a_join_that_can_never_be_met_is_refused() {
   join2: { uses: shop/say, set: {}, when_all: [ c, d, d ], next: $end }
 "#;
     insta::assert_snapshot!(nodes(text.trim_start_matches('\n')), @r"
-    join-never-met 16:3 the join `join` is never met: a run goes through `a` or `b`, never both
+    join-never-met 16:3 the join `join` is never met: a run comes from `a` or from `b`, never from both
     join-never-met 19:39 `e` leads to the join `join2`, which does not wait for it (add `e` to its `when_all`)
     join-never-met 20:49 the join `join2` is never met: `c` does not lead to it
     duplicate-name 20:55 `d` is there twice
@@ -480,6 +480,45 @@ fn a_join_of_ways_one_after_the_other_is_met() {
   join: { uses: shop/say, set: {}, when_all: [ a, start ], next: $end }
 "#;
     insta::assert_snapshot!(nodes(text.trim_start_matches('\n')), @"");
+}
+
+#[test]
+fn a_join_whose_ways_exclude_each_other_after_a_fork_is_refused() {
+    let text = r#"
+  start: { uses: shop/say, set: {}, next: [ a, b ] }
+  a: { uses: shop/say, set: {}, routes: [ { when: "${{ state.verdict == 'x' }}", to: join }, { to: c } ] }
+  b: { uses: shop/say, set: {}, next: join }
+  c: { uses: shop/say, set: {}, next: join }
+  join: { uses: shop/say, set: {}, when_all: [ a, b, c ], next: $end }
+"#;
+    insta::assert_snapshot!(nodes(text.trim_start_matches('\n')), @"join-never-met 17:3 the join `join` is never met: a run comes from `a` or from `c`, never from both");
+}
+
+#[test]
+fn what_follows_a_join_may_meet_only_what_never_joined() {
+    let text = r#"
+  start: { uses: shop/say, set: {}, next: [ a, b, c ] }
+  a: { uses: shop/say, set: {}, next: join }
+  b: { uses: shop/judge, next: join }
+  c: { uses: shop/say, set: {}, next: d }
+  d: { uses: shop/judge, next: $end }
+  join: { uses: shop/say, set: {}, when_all: [ a, b ], next: after }
+  after: { uses: shop/judge, next: $end }
+"#;
+    insta::assert_snapshot!(nodes(text.trim_start_matches('\n')), @r"
+    parallel-writers 15:14 `b` and `d` may write channel `verdict` at the same time (give the channel a reducer that takes several, such as `append`, or join the ways first)
+    parallel-writers 17:14 `d` and `after` may write channel `verdict` at the same time (give the channel a reducer that takes several, such as `append`, or join the ways first)
+    ");
+}
+
+#[test]
+fn a_fork_that_goes_round_may_meet_itself() {
+    let text = r#"
+  start: { uses: shop/say, set: {}, next: [ a, b ] }
+  a: { uses: shop/say, set: {}, routes: [ { to: start, max: 2 }, { to: $end } ] }
+  b: { uses: shop/judge, next: $end }
+"#;
+    insta::assert_snapshot!(nodes(text.trim_start_matches('\n')), @"parallel-writers 15:14 `b` may run twice at the same time, and writes channel `verdict` (give the channel a reducer that takes several, such as `append`, or join the ways first)");
 }
 
 #[test]

@@ -1,0 +1,211 @@
+//! The end of a superstep: the one commit, and whether the run goes on, waits, ends or is handed
+//! back.
+//!
+//! What a superstep came to is decided by the pure `settle`; this writes it down.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use swarm_core::checkpoint::{Activation, Change, ChannelDelta, Phase};
+use swarm_core::event::{EventKind, NewEvent};
+use swarm_core::failure::Failure;
+use swarm_core::id::StepId;
+use swarm_core::port::store::{
+    self, CheckpointWrite, Commit, Outgoing, Recipient, Release, SignalKind,
+};
+use swarm_core::run::RunStatus;
+
+use super::{Session, WAIT_IN_PLACE};
+use crate::engine::Driven;
+use crate::plan;
+use crate::settle::{self, Next};
+
+impl Session<'_> {
+    /// Ends the superstep: reduces, routes, commits. `Some` when the run now rests.
+    pub(super) async fn settle(&mut self) -> store::Result<Option<Driven>> {
+        let endings = std::mem::take(&mut self.pending.endings);
+        let active_before: BTreeSet<StepId> = self
+            .checkpoint
+            .cursor
+            .active
+            .iter()
+            .map(|activation| activation.step.clone())
+            .collect();
+        let settled = settle::settle(&self.graph, &self.facts, &mut self.checkpoint, endings);
+        self.pending.events.extend(settled.events);
+        let begun = self.checkpoint.cursor.active.iter().filter(|activation| {
+            activation.phase == Phase::Due && !active_before.contains(&activation.step)
+        });
+        self.pending.events.extend(begun.map(started_event));
+        let (release, driven) = match settled.next {
+            Next::Go => self.rest(),
+            Next::End(output) => {
+                self.pending
+                    .events
+                    .push(NewEvent::run(EventKind::RUN_SUCCEEDED, json!({ "output": &*output })));
+                let status = RunStatus::Succeeded;
+                (
+                    Some(Release::Ended { status, output: Some(output), failure: None }),
+                    Some(Driven::Ended(status)),
+                )
+            }
+            Next::Fail(failure) => self.failed(failure),
+        };
+        let is_dirty = std::mem::take(&mut self.is_dirty);
+        if is_dirty {
+            self.checkpoint.seq += 1;
+        }
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.taken_events.append(&mut pending.events);
+        let commit = Commit {
+            checkpoint: is_dirty.then(|| CheckpointWrite {
+                seq: self.checkpoint.seq,
+                cursor: self.checkpoint.cursor.clone(),
+                deltas: settled.deltas,
+            }),
+            steps: pending.steps,
+            blocks: pending.blocks,
+            withdrawn: pending.withdrawn,
+            children: pending.children,
+            taken: pending.taken,
+            outgoing: pending.outgoing,
+            events: pending.taken_events,
+            release,
+            ..self.empty_commit()
+        };
+        self.engine.commit(commit).await?;
+        if driven.is_none() {
+            self.wait_in_place().await;
+        }
+        Ok(driven)
+    }
+
+    /// Stores the checkpoint before the first superstep, with every channel at its default.
+    pub(super) async fn store_first(&mut self) -> store::Result<()> {
+        let checkpoint = &self.checkpoint;
+        let deltas = checkpoint.state.0.iter().map(|(channel, value)| ChannelDelta {
+            channel: channel.clone(),
+            change: Change::Full(value.clone()),
+        });
+        self.pending.events.extend(checkpoint.cursor.active.iter().map(started_event));
+        let commit = Commit {
+            checkpoint: Some(CheckpointWrite {
+                seq: checkpoint.seq,
+                cursor: checkpoint.cursor.clone(),
+                deltas: deltas.collect(),
+            }),
+            events: std::mem::take(&mut self.pending.events),
+            ..self.empty_commit()
+        };
+        self.engine.commit(commit).await
+    }
+
+    /// Whether the run goes on, or rests until something wakes it.
+    pub(super) fn rest(&mut self) -> (Option<Release>, Option<Driven>) {
+        let now = self.engine.clock().now();
+        let cursor = &self.checkpoint.cursor;
+        let goes_on = cursor.active.iter().any(|activation| match &activation.phase {
+            Phase::Due => true,
+            Phase::Backoff { until } => *until <= now + WAIT_IN_PLACE,
+            Phase::Foreach { .. } => plan::may_start_item(&self.graph, cursor, activation),
+            Phase::Answer { .. } | Phase::Child { .. } | Phase::Signal { .. } => false,
+        });
+        if goes_on {
+            return (None, None);
+        }
+        let wake_at = plan::wake_at(cursor);
+        let waits = cursor.active.iter().map(waiting_data).collect::<Vec<_>>();
+        self.pending.events.push(NewEvent::run(EventKind::RUN_WAITING, json!({ "on": waits })));
+        (Some(Release::Waiting { wake_at, seen: self.seen }), Some(Driven::Waiting { wake_at }))
+    }
+
+    pub(super) fn failed(&mut self, failure: Failure) -> (Option<Release>, Option<Driven>) {
+        let data = json!({ "error": &failure });
+        self.pending.events.push(NewEvent::run(EventKind::RUN_FAILED, data));
+        self.cancel_children();
+        let status = RunStatus::Failed;
+        (
+            Some(Release::Ended { status, output: None, failure: Some(failure) }),
+            Some(Driven::Ended(status)),
+        )
+    }
+
+    pub(super) fn cancel_children(&mut self) {
+        let by = self.run.start.id.to_string();
+        self.pending
+            .outgoing
+            .push(Outgoing { to: Recipient::Children, kind: SignalKind::Cancel { by } });
+    }
+
+    pub(super) async fn cancel(&mut self, by: &str) -> store::Result<Driven> {
+        self.pending.events.push(NewEvent::run(EventKind::RUN_CANCELLED, json!({ "by": by })));
+        self.cancel_children();
+        let pending = std::mem::take(&mut self.pending);
+        let status = RunStatus::Cancelled;
+        let commit = Commit {
+            steps: pending.steps,
+            withdrawn: pending.withdrawn,
+            taken: pending.taken,
+            outgoing: pending.outgoing,
+            events: pending.events,
+            release: Some(Release::Ended { status, output: None, failure: None }),
+            ..self.empty_commit()
+        };
+        self.engine.commit(commit).await?;
+        Ok(Driven::Ended(status))
+    }
+
+    /// Gives the run back as it is: what has ended is kept, the rest is for the next claim.
+    pub(super) async fn hand_back(&mut self) -> store::Result<Driven> {
+        let mut events = std::mem::take(&mut self.pending.events);
+        events.push(NewEvent::run(EventKind::RUN_RELEASED, Value::Null));
+        let commit = Commit {
+            steps: std::mem::take(&mut self.pending.steps),
+            events,
+            release: Some(Release::Ready),
+            ..self.empty_commit()
+        };
+        self.engine.commit(commit).await?;
+        Ok(Driven::Released)
+    }
+
+    pub(super) async fn wait_in_place(&self) {
+        let cursor = &self.checkpoint.cursor;
+        let has_due = cursor.active.iter().any(|activation| match activation.phase {
+            Phase::Due => true,
+            Phase::Foreach { .. } => plan::may_start_item(&self.graph, cursor, activation),
+            Phase::Backoff { .. }
+            | Phase::Answer { .. }
+            | Phase::Child { .. }
+            | Phase::Signal { .. } => false,
+        });
+        if let (false, Some(until)) = (has_due, plan::wake_at(cursor)) {
+            let clock = self.engine.clock();
+            tokio::select! {
+                () = clock.sleep(until.since(clock.now())) => {}
+                () = self.stop.cancelled() => {}
+                () = self.control.drain.cancelled() => {}
+            }
+        }
+    }
+}
+
+pub(super) fn started_event(activation: &Activation) -> NewEvent {
+    let data = json!({ "node": activation.node, "visit": activation.visit });
+    NewEvent::step(EventKind::NODE_STARTED, &activation.step, data)
+}
+
+fn waiting_data(activation: &Activation) -> Value {
+    match &activation.phase {
+        Phase::Answer { blocks } => json!({ "node": activation.node, "answer": blocks }),
+        Phase::Child { run } => json!({ "node": activation.node, "child": run }),
+        Phase::Signal { name, until } => {
+            json!({ "node": activation.node, "signal": name, "until": until })
+        }
+        Phase::Backoff { until } => json!({ "node": activation.node, "until": until }),
+        Phase::Foreach { next, done, .. } => {
+            json!({ "node": activation.node, "items": { "started": next, "done": done.len() } })
+        }
+        Phase::Due => json!({ "node": activation.node }),
+    }
+}

@@ -1,0 +1,236 @@
+//! What starting an activation comes to: an attempt at work, a question, a child, or a wait.
+//!
+//! Nothing is stored here: a question or a child goes out with the next commit, under a name that
+//! is the same in every attempt.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use swarm_core::checkpoint::{Activation, Phase, StepEnding};
+use swarm_core::escalation::{Ask, Block};
+use swarm_core::event::{EventKind, NewEvent};
+use swarm_core::failure::Failure;
+use swarm_core::id::{BlockId, GraphName, QueueName};
+use swarm_core::port::clock::Clock;
+use swarm_core::port::store;
+use swarm_core::run::{NewRun, Parent};
+use tokio_util::sync::CancellationToken;
+
+use super::{Attempt, STOP_GRACE, Session, Started};
+use crate::graph::{GraphNode, Work};
+use crate::library::{check_input, limit_of};
+use crate::node::{NodeContext, NodeError};
+use crate::plan::{self, Ended, Ending};
+use crate::registry::ErasedNode;
+use crate::settle::{self, expression_failure};
+use crate::{question, timeout};
+
+impl Session<'_> {
+    pub(super) async fn start(&mut self, activation: &Activation) -> store::Result<Started> {
+        let graph = self.graph.clone();
+        let Some(node) = graph.nodes.get(&activation.node) else {
+            let message = format!("graph `{}` has no node `{}`", graph.name, activation.node);
+            return Ok(Started::Ended(StepEnding::Failed(Failure::fatal("unknown_node", message))));
+        };
+        match self.start_work(node, activation).await {
+            Ok(started) => Ok(started),
+            Err(NodeError::Failed(failure)) => Ok(Started::Ended(StepEnding::Failed(failure))),
+            Err(NodeError::Store(error)) => Err(error),
+            Err(NodeError::Asked | NodeError::Cancelled) => Ok(Started::Parked(Phase::Due)),
+        }
+    }
+
+    pub(super) async fn start_work(
+        &mut self,
+        node: &GraphNode,
+        activation: &Activation,
+    ) -> Result<Started, NodeError> {
+        let error = activation.error.as_ref().map(settle::failure_value);
+        let checkpoint = &self.checkpoint;
+        let scope = plan::scope(&self.facts, checkpoint, node, activation, error.as_ref());
+        let place = |key: &str| format!("{}.{key}", node.name);
+        if let (Some(foreach), None) = (&node.foreach, activation.item) {
+            let items = foreach
+                .items
+                .eval(&scope)
+                .map_err(|e| expression_failure(&place("foreach.in"), &e))?;
+            let Value::Array(list) = &items else {
+                let message = format!("`{}` is no list", place("foreach.in"));
+                return Err(Failure::fatal("expression", message).into());
+            };
+            let is_empty = list.is_empty();
+            let items = Arc::new(items);
+            return Ok(if is_empty {
+                let result = Ended::Items { items, endings: BTreeMap::new() };
+                Started::Skipped(Ending { activation: activation.clone(), result })
+            } else {
+                Started::Parked(Phase::Foreach { items, next: 0, done: BTreeMap::new() })
+            });
+        }
+        match &node.work {
+            Work::Uses { node: code, input, .. } => {
+                let input =
+                    input.render(&scope).map_err(|e| expression_failure(&place("with"), &e))?;
+                Ok(Started::Running(self.attempt(node, code.clone(), activation.clone(), input)))
+            }
+            Work::Run { graph, queue, input, detach, labels } => {
+                let input = input
+                    .render(&scope)
+                    .map_err(|e| expression_failure(&place("run.input"), &e))?;
+                let mut named = self.run.start.labels.clone();
+                for (name, label) in labels {
+                    let text = label.render_text(&scope).map_err(|e| {
+                        expression_failure(&place(&format!("run.labels.{name}")), &e)
+                    })?;
+                    named.insert(name.clone(), text);
+                }
+                self.start_child(activation, graph, queue.as_ref(), input, named, *detach).await
+            }
+            Work::Wait { signal, timeout } => {
+                let until = timeout.map(|timeout| self.engine.clock().now() + timeout);
+                Ok(Started::Parked(Phase::Signal { name: signal.clone(), until }))
+            }
+            Work::Gate(gate) => {
+                let ask = question::ask(&node.name, gate, &scope)?;
+                self.start_gate(activation, ask, gate.remind).await
+            }
+        }
+    }
+
+    /// Asks a gate's question, unless an attempt before a crash has asked it already.
+    pub(super) async fn start_gate(
+        &mut self,
+        activation: &Activation,
+        ask: Ask,
+        remind: Option<Duration>,
+    ) -> Result<Started, NodeError> {
+        let id = BlockId::new(format!("{}.{}", self.run.start.id, activation.step))
+            .map_err(|error| Failure::fatal("too_deep", error.to_string()))?;
+        if let Some(block) = self.engine.store().block(&id).await?
+            && let Some(answer) = block.answer
+        {
+            return Ok(Started::Ended(StepEnding::Output(Arc::new(answer))));
+        }
+        let now = self.engine.clock().now();
+        let run = self.run.start.id.clone();
+        let mut block = Block::open(id.clone(), run, activation.step.clone(), ask, now);
+        block.remind_at = remind.map(|wait| now + wait);
+        self.ask(vec![block]);
+        Ok(Started::Parked(Phase::Answer { blocks: vec![id] }))
+    }
+
+    pub(super) async fn start_child(
+        &mut self,
+        activation: &Activation,
+        graph: &GraphName,
+        queue: Option<&QueueName>,
+        input: Value,
+        labels: BTreeMap<String, String>,
+        detach: bool,
+    ) -> Result<Started, NodeError> {
+        let Some(graph) = self.engine.library().named(graph.as_str()) else {
+            return Err(Failure::fatal(
+                "unknown_graph",
+                format!("no graph named `{graph}` is loaded"),
+            )
+            .into());
+        };
+        check_input(&graph, &input).map_err(|why| Failure::fatal("bad_input", why))?;
+        let id = self
+            .run
+            .start
+            .id
+            .child(&activation.step)
+            .map_err(|error| Failure::fatal("too_deep", error.to_string()))?;
+        let start = &self.run.start;
+        let child = NewRun {
+            id: id.clone(),
+            graph: graph.name.clone(),
+            graph_hash: graph.hash.clone(),
+            queue: queue.unwrap_or(&start.queue).clone(),
+            input: Arc::new(input),
+            parent: Some(Parent {
+                run: start.id.clone(),
+                step: activation.step.clone(),
+                awaited: !detach,
+            }),
+            priority: start.priority,
+            labels,
+            limit: limit_of(&graph),
+        };
+        self.engine.keep(&graph).await?;
+        let data = json!({ "run": id, "graph": graph.name });
+        self.pending.events.push(NewEvent::step(EventKind::CHILD_STARTED, &activation.step, data));
+        self.pending.children.push(child);
+        Ok(if detach {
+            Started::Ended(StepEnding::Output(Arc::new(json!({ "run": id }))))
+        } else {
+            Started::Parked(Phase::Child { run: id })
+        })
+    }
+
+    pub(super) fn ask(&mut self, blocks: Vec<Block>) {
+        for block in &blocks {
+            let data = json!({ "id": block.id, "reason": block.ask.reason, "question": block.ask.question });
+            self.pending.events.push(NewEvent::step(EventKind::QUESTION_ASKED, &block.step, data));
+        }
+        self.pending.blocks.extend(blocks);
+    }
+
+    pub(super) fn attempt(
+        &mut self,
+        node: &GraphNode,
+        code: Arc<dyn ErasedNode>,
+        activation: Activation,
+        input: Value,
+    ) -> BoxFuture<'static, Attempt> {
+        let cancelled = self.stop.child_token();
+        self.tokens.insert(activation.step.clone(), cancelled.clone());
+        let context = Arc::new(NodeContext::new(
+            self.scope.clone(),
+            activation.step.clone(),
+            activation.node.clone(),
+            activation.visit,
+            activation.attempts + 1,
+            cancelled.clone(),
+        ));
+        let clock = self.engine.clock().clone();
+        let timeout = node.timeout;
+        Box::pin(async move {
+            let started_at = clock.now();
+            let work = AssertUnwindSafe(code.run(&context, input)).catch_unwind();
+            let result = tokio::select! {
+                biased;
+                result = work => result.unwrap_or_else(|panic| Err(panicked(&*panic).into())),
+                failure = timeout::expire(&*clock, &context, timeout) => Err(failure.into()),
+                () = stopped_for_long(&*clock, &cancelled) => Err(NodeError::Cancelled),
+            };
+            // What the node started must not outlive the attempt.
+            cancelled.cancel();
+            Attempt { activation, context, started_at, result }
+        })
+    }
+}
+
+/// Returns some time after a stop, for nodes that do not heed it.
+async fn stopped_for_long(clock: &dyn Clock, stop: &CancellationToken) {
+    stop.cancelled().await;
+    clock.sleep(STOP_GRACE).await;
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    Failure::fatal(
+        "panic",
+        format!("the node panicked: {}", text.chars().take(500).collect::<String>()),
+    )
+}
