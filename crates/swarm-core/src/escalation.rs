@@ -223,13 +223,26 @@ pub fn render(block: &Block, subject: &str) -> String {
     let _ = writeln!(text, "> **What happened:** {}", quoted(&ask.question));
     let _ = writeln!(text, "> **What I need from you:**");
     for (index, request) in ask.requested_input.iter().enumerate() {
-        let _ = writeln!(text, "> {}) {}", index + 1, request_line(request));
+        let line = match request {
+            // What happened has just been said: once is enough.
+            Request::Decision { question, choices } if *question == ask.question => {
+                format!("Decision → Choose one of: {}.", choices.join(", "))
+            }
+            Request::Text { question } if *question == ask.question => {
+                "Answer → A text that answers this.".to_owned()
+            }
+            Request::Decision { .. }
+            | Request::Text { .. }
+            | Request::Secret { .. }
+            | Request::Permission { .. } => request_line(request),
+        };
+        let _ = writeln!(text, "> {}) {line}", index + 1);
     }
     let _ = writeln!(
         text,
         "> **I will resume automatically** after you complete the checklist and comment \
-         \"UNBLOCK #{id}\" (or add the `unblocked` label), or run `swarm-host answer {id}`. \
-         Workers stay reserved until then.",
+         \"UNBLOCK #{id}\" (or add the `unblocked` label); where issues live on this machine alone, \
+         run `swarm-host answer '{id}'` instead. Workers stay reserved until then.",
         id = block.id
     );
     text
@@ -260,4 +273,42 @@ fn one_line(text: &str) -> String {
 /// Keeps every line of a longer text inside the quote.
 fn quoted(text: &str) -> String {
     text.trim().replace('\n', "\n> ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_escalation_says_its_question_once() {
+        let mut ask = Ask::choice(Reason::TestsFailing, "Tests fail.", &["retry", "stop"]);
+        ask.requested_input.insert(
+            0,
+            Request::Permission { permission: "push".to_owned(), to: "the bot".to_owned() },
+        );
+        let block = Block {
+            id: BlockId::new("r.n#1").unwrap(),
+            run: RunId::new("r").unwrap(),
+            step: StepId::new("n#1").unwrap(),
+            ask,
+            status: BlockStatus::Open,
+            asked_at: Timestamp(0),
+            remind_at: None,
+            answer: None,
+            answered_by: None,
+            answered_at: None,
+        };
+        let expected = "\
+> **🛑 Escalation: Tests keep failing**
+> **Run/Issue:** #1 A title (run r)
+> **What happened:** Tests fail.
+> **What I need from you:**
+> 1) Permission → Grant push to the bot.
+> 2) Decision → Choose one of: retry, stop.
+> **I will resume automatically** after you complete the checklist and comment \"UNBLOCK #r.n#1\" \
+(or add the `unblocked` label); where issues live on this machine alone, run `swarm-host answer \
+'r.n#1'` instead. Workers stay reserved until then.
+";
+        assert_eq!(render(&block, "#1 A\ntitle"), expected);
+    }
 }

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  merged, or done
-  1  failed
+  1  failed, stopped or cancelled
   2  wrong usage or configuration
   3  waiting for a person";
 
@@ -38,7 +38,7 @@ Environment (over swarm.yaml; flags are over both):
 
 Exit codes:
   0  merged, or done
-  1  failed
+  1  failed, stopped or cancelled
   2  wrong usage or configuration
   3  waiting for a person
   130  left by SIGINT";

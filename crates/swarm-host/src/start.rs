@@ -143,9 +143,9 @@ async fn look(settings: &Settings, out: Out, what: &Command) -> Result<()> {
     let engine = Home::open(settings).await?.engine();
     let store = engine.store();
     match what {
-        Command::Runs(what) => runs::run(store.clone(), &SystemClock, out, what).await,
+        Command::Runs(what) => runs::run(store.clone(), &SystemClock, out, settings, what).await,
         Command::Blocks(what) => {
-            blocks::run(store.as_ref(), out, engine.clock().now(), &settings.flags(), what).await
+            blocks::run(store.as_ref(), out, engine.clock().now(), settings, what).await
         }
         Command::Answer(given) => answer::run(&engine, settings, out, given).await,
         Command::Approve(given) => approve::run(&engine, settings, out, given).await,

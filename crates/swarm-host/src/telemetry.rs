@@ -28,9 +28,11 @@ pub enum Target<'a> {
 /// # Errors
 /// When the filter cannot be read, the file cannot be made, or logging is set up already.
 pub fn init(filter: Option<&str>, target: Target<'_>) -> Result<Option<PathBuf>> {
+    // `genai` logs what a server said word for word, which may hold the key; errors of ours
+    // say the same with keys taken out.
     let usual = match target {
-        Target::Stderr | Target::StderrJson => "warn",
-        Target::Directory(_) => "info",
+        Target::Stderr | Target::StderrJson => "warn,genai=off",
+        Target::Directory(_) => "info,genai=off",
     };
     let filter = EnvFilter::try_new(filter.unwrap_or(usual))
         .context("RUST_LOG cannot be read; write something like `swarm_host=debug`")?;

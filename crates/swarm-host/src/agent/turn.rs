@@ -132,19 +132,19 @@ where
 
 fn ask_for(failure: &Failure) -> Option<Ask> {
     let choices = ["retry", "stop"];
+    let why = failure.message.trim_end_matches('.');
     match failure.class.as_str() {
         "sandbox_unavailable" => {
             let question = format!(
-                "Commands of the repository cannot be run: {}. Mend it on the worker's machine, then choose `retry`; \
-                 `stop` ends the step.",
-                failure.message
+                "Commands of the repository cannot be run: {why}. Mend it on the worker's machine, then choose `retry`; \
+                 `stop` ends the step."
             );
             Some(Ask::choice(Reason::SandboxUnavailable, question, &choices))
         }
         "model_auth" => {
             let question = format!(
-                "The model's provider does not accept the key: {}. Set a valid one, then choose `retry`.",
-                failure.message
+                "The model's provider does not accept the key: {why}. Give the worker a valid one and \
+                 start it again, then choose `retry`."
             );
             let mut ask = Ask::choice(Reason::MissingSecret, question, &choices);
             ask.requested_input.insert(
@@ -162,9 +162,8 @@ fn ask_for(failure: &Failure) -> Option<Ask> {
         }
         "model_quota" => {
             let question = format!(
-                "The model's provider refuses for want of money or quota: {}. Top up the account or change the model, \
-                 then choose `retry`.",
-                failure.message
+                "The model's provider refuses for want of money or quota: {why}. Top up the account or change the model, \
+                 then choose `retry`."
             );
             Some(Ask::choice(Reason::Budget, question, &choices))
         }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use swarm_core::escalation::Block;
 use swarm_graph::engine::Engine;
 
-use super::{Usage, find, out::Out, people};
+use super::{Usage, find, out, out::Out, people};
 use crate::cli;
 use crate::config::{Settings, nearest};
 
@@ -26,7 +26,7 @@ pub async fn run(
         .answer(&block.id, value, by)
         .await
         .with_context(|| format!("question `{}` takes no such answer", block.id))?;
-    out.print(&answered, || format!("Answered. Run {} goes on.", answered.run))
+    out.print(&answered, || format!("Answered. Run {} goes on. {}", answered.run, out::WHO_GOES_ON))
 }
 
 /// The answer that the flags make, in the form that the question's schema wants.

@@ -9,7 +9,7 @@ use swarm_core::escalation::{Block, BlockStatus, Reason};
 use swarm_core::port::store::Store;
 use swarm_graph::engine::Engine;
 
-use super::{Usage, answer, out::Out, people};
+use super::{Usage, answer, out, out::Out, people};
 use crate::cli;
 use crate::config::Settings;
 use crate::progress::clean;
@@ -37,7 +37,11 @@ pub async fn run(
     let approved =
         json!({ "block": block.id, "run": block.run, "pr": pr, "head_sha": head, "by": login });
     out.print(&approved, || {
-        format!("Approved #{pr} at {head} as {login}. Run {} goes on.", block.run)
+        format!(
+            "Approved #{pr} at {head} as {login}. Run {} goes on. {}",
+            block.run,
+            out::WHO_GOES_ON
+        )
     })
 }
 

@@ -5,9 +5,11 @@ use serde_json::{Map, Value};
 use swarm_core::escalation::{self, Block, BlockStatus};
 use swarm_core::port::store::Store;
 use swarm_core::time::Timestamp;
+use swarm_tools::workspace::Workspaces;
 
 use super::{answer, find, out, out::Out};
 use crate::cli;
+use crate::config::Settings;
 use crate::progress::{clean, clean_lines, clip};
 
 /// Lines of a patch that are shown; the whole of it is in the pull request.
@@ -21,7 +23,7 @@ pub async fn run(
     store: &dyn Store,
     out: Out,
     now: Timestamp,
-    flags: &str,
+    settings: &Settings,
     what: &cli::Blocks,
 ) -> Result<()> {
     match what {
@@ -42,7 +44,7 @@ pub async fn run(
         cli::Blocks::Show { block } => {
             let block = find::block(store, block).await?;
             let subject = subject(store, &block).await?;
-            out.print(&block, || show(&block, &subject, flags))
+            out.print(&block, || show(&block, &subject, settings))
         }
     }
 }
@@ -60,12 +62,11 @@ pub async fn subject(store: &dyn Store, block: &Block) -> Result<String> {
     Ok(label.map_or_else(|| block.run.to_string(), |title| clip(title, 100)))
 }
 
-/// A question in the escalation's words, with what helps to decide and how to answer;
-/// `flags` lead the commands to the data directory.
+/// A question in the escalation's words, with what helps to decide and how to answer.
 #[must_use]
-pub fn show(block: &Block, subject: &str, flags: &str) -> String {
+pub fn show(block: &Block, subject: &str, settings: &Settings) -> String {
     let mut parts = vec![clean_lines(&escalation::render(block, subject))];
-    parts.extend(facts(&block.ask.context));
+    parts.extend(facts(&block.ask.context, settings));
     parts.push(match (block.status, &block.answer) {
         (BlockStatus::Answered, Some(answer)) => {
             let by = block.answered_by.as_ref().map_or("?", |by| by.login.as_str());
@@ -73,14 +74,14 @@ pub fn show(block: &Block, subject: &str, flags: &str) -> String {
         }
         (BlockStatus::Withdrawn, _) => "Withdrawn: the answer is no longer needed.".to_owned(),
         (BlockStatus::Open | BlockStatus::Answered, _) => {
-            format!("To answer:\n  {}", answer::how(block, flags))
+            format!("To answer:\n  {}", answer::how(block, &settings.flags()))
         }
     });
     parts.join("\n\n")
 }
 
 /// The question's context for people: plain facts first, then the patch.
-fn facts(context: &Value) -> Vec<String> {
+fn facts(context: &Value, settings: &Settings) -> Vec<String> {
     let Value::Object(entries) = context else {
         return if context.is_null() {
             Vec::new()
@@ -92,7 +93,17 @@ fn facts(context: &Value) -> Vec<String> {
     let plain: Vec<String> = entries
         .iter()
         .filter(|(key, value)| !["diff", "patch"].contains(&key.as_str()) && !value.is_null())
-        .map(|(key, value)| format!("  {}: {}", clean(key), fact(value)))
+        .map(|(key, value)| {
+            let words = match value {
+                // A workspace is known by its key; people want to know where its files are.
+                Value::String(name) if key == "workspace" => {
+                    let workspaces = Workspaces::new(settings.data_dir.join("workspaces"));
+                    workspaces.at(name).tree().display().to_string()
+                }
+                _ => fact(value),
+            };
+            format!("  {}: {words}", clean(key))
+        })
         .collect();
     if !plain.is_empty() {
         parts.push(plain.join("\n"));

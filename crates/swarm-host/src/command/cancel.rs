@@ -24,7 +24,10 @@ pub async fn run(
     let asked = engine.cancel(id, &by.login).await?;
     out.print(&json!({ "run": id, "cancelling": asked }), || {
         if asked {
-            format!("Run {id} and all below it will stop. What they made is kept.")
+            format!(
+                "Run {id} and all below it will stop as soon as a process works on them. What they \
+                 made is kept."
+            )
         } else {
             format!("Run {id} has already {}.", run.status.as_str())
         }

@@ -130,7 +130,8 @@ async fn story(
     repository: &Path,
     run: &swarm_core::id::RunId,
 ) -> Result<String> {
-    let timeline = runs::show(host.engine().store().as_ref(), run.as_str()).await?;
+    let timeline =
+        runs::show(host.engine().store().as_ref(), run.as_str(), host.settings()).await?;
     let diff = repository::read(
         git.program(),
         repository,

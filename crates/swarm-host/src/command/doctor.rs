@@ -268,8 +268,9 @@ fn configured(what: &str, choice: &ModelChoice) -> Finding {
 }
 
 fn no_key(what: &str, choice: &ModelChoice, says: String) -> Finding {
+    let name = choice.key_from.strip_prefix("variable ").unwrap_or(&choice.key_from);
     let need = Request::Secret {
-        name: choice.key_from.clone(),
+        name: name.to_owned(),
         create_at: choice.provider.console().to_owned(),
         scopes: vec!["model requests (chat)".to_owned()],
         paste_into: format!(

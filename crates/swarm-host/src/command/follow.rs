@@ -97,7 +97,7 @@ async fn ask(
     let mut answered = false;
     for block in open {
         let subject = blocks::subject(engine.store().as_ref(), block).await?;
-        screen.say(&format!("\n{}\n", blocks::show(block, &subject, &settings.flags())));
+        screen.say(&format!("\n{}\n", blocks::show(block, &subject, settings)));
         let is_approval = block.ask.reason == swarm_core::escalation::Reason::Approval;
         let value = if asking == Asking::ApproveAll && is_approval {
             screen.say("Approved by --yes.");

@@ -4,6 +4,10 @@ use std::io::Write as _;
 
 use serde::Serialize;
 
+/// Who goes on with a run once its question is answered: the command that answers does not.
+pub const WHO_GOES_ON: &str = "Whoever works on it does so by itself; if nobody does, start \
+                               `swarm-host run`, or the command that began it, again.";
+
 /// Standard output of one command.
 #[derive(Clone, Copy, Debug)]
 pub struct Out {

@@ -142,8 +142,8 @@ fn words(last: &Final, flags: &str, again: Option<&str>) -> String {
             if last.reasons.iter().any(|why| why.starts_with(Reason::Approval.title())) {
                 lines.push(format!("  approve  swarm-host{flags} approve {run}"));
             }
-            lines.push(format!("  answer   swarm-host{flags} answer BLOCK --choice CHOICE"));
             lines.push(format!("  see      swarm-host{flags} blocks list --run {run}"));
+            lines.push(format!("  answer   swarm-host{flags} blocks show BLOCK, which says how"));
             lines.push("Once answered, the same command again goes on.".to_owned());
         }
         Outcome::Running => {

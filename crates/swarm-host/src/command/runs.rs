@@ -14,6 +14,7 @@ use swarm_core::time::Timestamp;
 
 use super::{find, out, out::Out};
 use crate::cli;
+use crate::config::Settings;
 use crate::progress::{Board, Cost, Final, Follower, Rest, clean, clip, final_of, took};
 
 /// How often events are looked for when another process makes them.
@@ -27,6 +28,7 @@ pub async fn run(
     store: Arc<dyn Store>,
     clock: &dyn Clock,
     out: Out,
+    settings: &Settings,
     what: &cli::Runs,
 ) -> Result<()> {
     match what {
@@ -42,7 +44,7 @@ pub async fn run(
         }
         cli::Runs::Show { run } => {
             let shown = Shown::of(store.as_ref(), run).await?;
-            out.print(&shown, || shown.text())
+            out.print(&shown, || shown.text(settings))
         }
         cli::Runs::Events { run, follow } => {
             let root = find::run(store.as_ref(), run).await?;
@@ -55,8 +57,8 @@ pub async fn run(
 ///
 /// # Errors
 /// As for [`run`].
-pub async fn show(store: &dyn Store, typed: &str) -> Result<String> {
-    Ok(Shown::of(store, typed).await?.text())
+pub async fn show(store: &dyn Store, typed: &str, settings: &Settings) -> Result<String> {
+    Ok(Shown::of(store, typed).await?.text(settings))
 }
 
 fn status_of(typed: cli::Status) -> RunStatus {
@@ -166,7 +168,7 @@ impl Shown {
         Ok(Self { last, title: label("title"), repo: label("repo"), runs, questions })
     }
 
-    fn text(&self) -> String {
+    fn text(&self, settings: &Settings) -> String {
         let last = &self.last;
         let mut lines = vec![format!("Run {}  {}", last.run, last.outcome.as_str())];
         let mut fact = |name: &str, value: String| {
@@ -196,7 +198,7 @@ impl Shown {
         let open = self.questions.iter().filter(|block| block.status == BlockStatus::Open);
         for block in open {
             lines.push(String::new());
-            lines.push(super::blocks::show(block, &self.title, ""));
+            lines.push(super::blocks::show(block, &self.title, settings));
         }
         lines.join("\n")
     }

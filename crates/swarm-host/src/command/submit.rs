@@ -19,9 +19,13 @@ pub async fn run(host: &Host, out: Out, given: &cli::Submit) -> Result<()> {
     let Some(run) = host.engine().store().run(id).await? else { bail!("run `{id}` is gone") };
     out.print(&json!({ "run": id, "new": started.is_new, "status": run.status }), || {
         if started.is_new {
-            format!("Queued as run {id}.\nFollow it: swarm-host runs events {id} --follow")
+            let flags = host.settings().flags();
+            format!("Queued as run {id}.\nFollow it: swarm-host{flags} runs events {id} --follow")
         } else {
-            format!("Run {id} of this issue is there already: {}.", run.status.as_str())
+            format!(
+                "Run {id} of this issue is there already: {} (--new would queue another one).",
+                run.status.as_str()
+            )
         }
     })
 }

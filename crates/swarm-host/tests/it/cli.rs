@@ -47,7 +47,7 @@ Everywhere:
 
 Exit codes:
   0  merged, or done
-  1  failed
+  1  failed, stopped or cancelled
   2  wrong usage or configuration
   3  waiting for a person
 ");
@@ -119,7 +119,7 @@ Environment (over swarm.yaml; flags are over both):
 
 Exit codes:
   0  merged, or done
-  1  failed
+  1  failed, stopped or cancelled
   2  wrong usage or configuration
   3  waiting for a person
   130  left by SIGINT
@@ -253,7 +253,7 @@ async fn the_doctor_says_what_is_missing_in_the_words_of_an_escalation() {
     insta::assert_snapshot!(escalation.trim(), @r"
 > **🛑 Escalation: Missing secret**
 > **What I need from you:**
-> 1) Secret `variable OPENAI_API_KEY` → Where to create it: https://platform.openai.com/api-keys, **exact scopes**: model requests (chat), and where to paste it: variable OPENAI_API_KEY, or another place that models.default.key_env or key_file in swarm.yaml names.
+> 1) Secret `OPENAI_API_KEY` → Where to create it: https://platform.openai.com/api-keys, **exact scopes**: model requests (chat), and where to paste it: variable OPENAI_API_KEY, or another place that models.default.key_env or key_file in swarm.yaml names.
 > Then run `swarm-host doctor` again.
 ");
 }
