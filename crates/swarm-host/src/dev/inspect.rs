@@ -146,14 +146,25 @@ fn conflict_marks(diff: &Diff) -> Vec<String> {
 }
 
 fn stat(diff: &Diff) -> String {
-    let count = |status| diff.files.iter().filter(|file| file.status == status).count();
+    let count = diff.files.len();
+    let kinds = [
+        (FileStatus::Added, "added"),
+        (FileStatus::Modified, "changed"),
+        (FileStatus::Renamed, "renamed"),
+        (FileStatus::Deleted, "deleted"),
+    ];
+    let kinds = kinds.map(|(status, word)| {
+        (diff.files.iter().filter(|file| file.status == status).count(), word)
+    });
+    let kinds: Vec<String> = kinds
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{count} {word}"))
+        .collect();
     format!(
-        "{} files: {} added, {} changed, {} renamed, {} deleted; {} lines added, {} removed",
-        diff.files.len(),
-        count(FileStatus::Added),
-        count(FileStatus::Modified),
-        count(FileStatus::Renamed),
-        count(FileStatus::Deleted),
+        "{count} file{}: {}; {} lines added, {} removed",
+        if count == 1 { "" } else { "s" },
+        kinds.join(", "),
         diff.added(),
         diff.removed()
     )

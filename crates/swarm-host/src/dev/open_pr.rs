@@ -228,7 +228,7 @@ mod tests {
             },
             before: Results { verdict: TestVerdict::Failed, ..Results::default() },
             after,
-            stat: "1 files: 0 added, 1 changed".to_owned(),
+            stat: "1 file: 1 changed".to_owned(),
         }
     }
 
@@ -260,7 +260,7 @@ mod tests {
         | --- | --- |
         | branch | `devinswarm/7-fix-a1b2c3` |
         | commit | 0123456789 |
-        | change | 1 files: 0 added, 1 changed |
+        | change | 1 file: 1 changed |
         | tests before | failed |
         | tests after | passed |
         | run | `run-1` |

@@ -227,7 +227,11 @@ fn review_status(opinion: &Opinion, blocks: bool) -> (&'static str, CheckState, 
     let (state, summary) = match (opinion.is_given, blocks) {
         (false, _) => (CheckState::Neutral, "no model has looked at it".to_owned()),
         (true, true) => (CheckState::Failure, "a finding blocks".to_owned()),
-        (true, false) => (CheckState::Success, format!("{} remarks", opinion.findings.len())),
+        (true, false) => {
+            let count = opinion.findings.len();
+            let remarks = if count == 1 { "remark" } else { "remarks" };
+            (CheckState::Success, format!("{count} {remarks}"))
+        }
     };
     (status::REVIEW, state, summary)
 }
