@@ -24,6 +24,8 @@ use crate::drive::Session;
 use crate::graph::Graph;
 use crate::library::{self, Library};
 use crate::live::{Live, LiveEvent};
+use crate::system::{SystemClock, SystemEntropy};
+use crate::worker::POLL;
 
 /// The lease's length unless set otherwise; renewed at three tenths, given up at eight.
 pub const LEASE_TTL: Duration = Duration::from_secs(10);
@@ -166,6 +168,17 @@ impl Engine {
         Self::with_lease(store, clock, entropy, library, LEASE_TTL)
     }
 
+    /// An engine on a store, with this machine's clock and chance.
+    #[must_use]
+    pub fn on(store: impl Store + 'static, library: Library) -> Self {
+        Self::new(
+            Arc::new(store),
+            Arc::new(SystemClock),
+            Arc::new(SystemEntropy),
+            Arc::new(library),
+        )
+    }
+
     /// As [`new`](Self::new), with leases of `lease_ttl`.
     #[must_use]
     pub fn with_lease(
@@ -276,6 +289,45 @@ impl Engine {
     pub async fn drive(&self, claim: Claim, control: Control) -> Result<Driven, Error> {
         let graph = self.graph_of(&claim.run).await?;
         Ok(Box::pin(Session::new(self, graph, claim, control).drive()).await?)
+    }
+
+    /// Works on one run until it rests: claims it as soon as that is possible, which after the
+    /// death of another worker is when its lease ends, and drives it. Runs that it starts are
+    /// left to whoever serves their queues, such as a [`Worker`](crate::worker::Worker).
+    ///
+    /// # Errors
+    /// As for [`drive`](Self::drive); [`store::Error::NotFound`] when there is no such run.
+    pub async fn work_on(
+        &self,
+        run: &RunId,
+        worker: &WorkerId,
+        control: &Control,
+    ) -> Result<Driven, Error> {
+        let mut woken = self.woken();
+        loop {
+            woken.mark_unchanged();
+            if let Some(claim) = self.claim(run, worker).await? {
+                match self.drive(claim, control.clone()).await? {
+                    Driven::Lost => {}
+                    rest => return Ok(rest),
+                }
+            }
+            let found = self.store().run(run).await?;
+            let found =
+                found.ok_or_else(|| store::Error::NotFound { what: "run", id: run.to_string() })?;
+            match found.status {
+                RunStatus::Succeeded | RunStatus::Failed | RunStatus::Cancelled => {
+                    return Ok(Driven::Ended(found.status));
+                }
+                RunStatus::Waiting => return Ok(Driven::Waiting { wake_at: found.wake_at }),
+                RunStatus::Ready | RunStatus::Running => {}
+            }
+            tokio::select! {
+                _ = woken.changed() => {}
+                () = self.clock().sleep(POLL) => {}
+                () = control.drain.cancelled() => return Ok(Driven::Released),
+            }
+        }
     }
 
     /// Answers a question. The answer must fit the question's schema.
