@@ -1,4 +1,100 @@
-//! Durable, typed, YAML-defined graphs for long-running agent work.
+//! Durable, typed graphs for long-running agent work: topology in YAML, nodes in Rust.
+//!
+//! A **graph** is a YAML file that is checked when it is loaded: every wrong name, type, cycle
+//! and join is reported at once, with its line and column. A **run** executes it superstep by
+//! superstep, and each superstep is one transaction, so a process may die at any instruction: the
+//! next one goes on from there, and nothing that was paid for or done is paid for or done again.
+//! A run that needs a person leaves a question in the store and costs nothing until the answer.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use serde_json::json;
+//! use swarm_graph::engine::{Control, Engine, StartOptions};
+//! use swarm_graph::library::Library;
+//! use swarm_graph::node::{Node, NodeContext, NodeError};
+//! use swarm_graph::registry::Registry;
+//! use swarm_graph::store::memory::MemoryStore;
+//! use swarm_graph::swarm_core::id::{RunId, WorkerId};
+//!
+//! #[derive(serde::Deserialize, schemars::JsonSchema)]
+//! struct Name { name: String }
+//! #[derive(serde::Serialize, schemars::JsonSchema)]
+//! struct Greeting { greeting: String }
+//! struct Greet;
+//!
+//! #[async_trait::async_trait]
+//! impl Node for Greet {
+//!     const KIND: &'static str = "shop/greet";
+//!     type Config = ();
+//!     type Input = Name;
+//!     type Output = Greeting;
+//!     async fn run(&self, _ctx: &NodeContext, input: Name) -> Result<Greeting, NodeError> {
+//!         Ok(Greeting { greeting: format!("Hello, {}!", input.name) })
+//!     }
+//! }
+//!
+//! const TEXT: &str = r#"
+//! dsl: 1
+//! graph: { name: hello, version: 1.0.0 }
+//! input: { schema: { type: object, properties: { name: { type: string } }, required: [ name ] } }
+//! state: { channels: { greeting: { schema: { type: string }, default: "" } } }
+//! entry: greet
+//! nodes:
+//!   greet: { uses: shop/greet, with: { name: "${{ input.name }}" }, next: $end }
+//! "#;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let registry = Registry::new().node::<Greet>(|()| Ok(Greet));
+//! let graph = swarm_graph::check::load_text(TEXT, &registry)?;
+//! let engine = Engine::on(MemoryStore::new(), Library::new(registry).with(graph));
+//! let run = RunId::new("hello-ada")?;
+//! engine.start(run.clone(), "hello", json!({ "name": "Ada" }), StartOptions::default()).await?;
+//! engine.work_on(&run, &WorkerId::new("me")?, &Control::default()).await?;
+//! let output = engine.store().run(&run).await?.and_then(|run| run.output);
+//! assert_eq!(output, Some(Arc::new(json!({ "greeting": "Hello, Ada!" }))));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where to go on
+//!
+//! - [`check`] loads graphs; [`defect`] is what it finds; [`graph`] is a checked one; [`schema`]
+//!   makes the JSON schema that editors complete by; [`dot`] draws.
+//! - [`node`] is what you write: a [`Node`](node::Node), and the [`NodeContext`](node::NodeContext)
+//!   that keeps its journal ([`memo`](node::NodeContext::memo), [`spend`](node::NodeContext::spend),
+//!   [`effect`](node::NodeContext::effect)) and [`ask`](node::NodeContext::ask)s people.
+//!   [`registry`] gives nodes, types and reducers the names that graphs use.
+//! - [`engine`] starts, drives, answers, signals and cancels runs; [`worker`] serves queues with
+//!   many at once; [`live`] is what happens, as it happens.
+//! - [`store`] keeps it all: in memory, or in SQLite. Its port is
+//!   [`swarm_core::port::store::Store`], and a conformance suite comes with it.
+//! - [`expr`] is the language inside `${{ }}`: CEL, checked at load.
+//! - `testkit` (feature `testkit`): a virtual clock, seeded chance, and a store that dies at any
+//!   write you like, to test your own nodes and graphs with.
+//!
+//! # What always holds
+//!
+//! - **Nothing unchecked runs.** A graph with a defect does not load; a run stays on the version
+//!   that it was started with.
+//! - **One transaction for each superstep.** A step that ends while others are at work is kept at
+//!   once, and is not run again.
+//! - **One writer.** A run belongs to whoever holds its lease; a worker that lost it can write
+//!   nothing more.
+//! - **Order is the graph's**, never that of finishing: the same answers give the same state.
+//! - **A question has one answer**, which fits its schema.
+//!
+//! # What a newcomer gets wrong
+//!
+//! A node is run again from its first line after a crash, a retry or an answer. Whatever costs
+//! money, changes the world or is not the same each time goes through the context, under a key.
+//!
+//! # Features
+//!
+//! - `sqlite` (default): the SQLite store, bundled.
+//! - `testkit`: fakes and faults for tests.
+
+pub use swarm_core;
 
 pub mod check;
 pub mod defect;

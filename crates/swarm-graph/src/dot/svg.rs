@@ -97,7 +97,7 @@ fn loop_width(drawing: &Drawing, index: usize) -> f64 {
 fn row_y(row: usize) -> f64 {
     let pair = BOX_HEIGHT + LABEL_HEIGHT + 2.0 * ROW_GAP;
     let first = MARGIN + BOX_HEIGHT / 2.0 + (row / 2) as f64 * pair;
-    if row % 2 == 0 { first } else { first + pair / 2.0 }
+    if row.is_multiple_of(2) { first } else { first + pair / 2.0 }
 }
 
 fn ways(
