@@ -11,6 +11,7 @@ pub mod config;
 pub mod defaults;
 pub mod dev;
 pub mod handover;
+pub mod life;
 pub mod manager;
 pub mod ops;
 pub mod order;

@@ -39,8 +39,10 @@ use swarm_tools::workspace::Workspaces;
 use crate::agent;
 use crate::config::Settings;
 use crate::defaults;
+use crate::life::Life;
 use crate::order::{Order, real};
 use crate::parts::{self, Bot, Parts, RepoSettings, Repositories};
+use crate::worker::worker_id;
 
 pub use graphs::Layers;
 pub use home::Home;
@@ -129,14 +131,16 @@ impl HostBuilder {
             Some(source) => models::models(&settings, source, &clock, &entropy)?,
             None => models::Models::new(),
         };
-        let (registry, parts, texts) = self.assemble(&settings, home.records(), models)?;
+        let life = Life::begin(&settings.data_dir, worker_id(entropy.as_ref()));
+        let assembled = self.assemble(&settings, home.records(), models, life.path());
+        let (registry, parts, texts) = assembled?;
         let library = texts.load(registry)?;
         let queues = graphs::queues(&library);
         let lease = settings.values.worker.lease.0;
         let store = home.store().clone();
         let library = Arc::new(library);
         let engine = Engine::with_lease(store, clock, Arc::clone(&entropy), library, lease);
-        Ok(Host { settings, engine, parts, entropy, queues })
+        Ok(Host { settings, engine, parts, life: Arc::new(life), queues })
     }
 
     /// What graphs are checked against, and the graphs' texts, without opening a data directory.
@@ -145,7 +149,7 @@ impl HostBuilder {
     /// When a part cannot be had: git, or a prompt.
     pub fn registry(self, settings: &Settings) -> Result<(Registry, Layers)> {
         let records = Arc::new(MemoryStore::new());
-        let (registry, _, texts) = self.assemble(settings, records, models::Models::new())?;
+        let (registry, _, texts) = self.assemble(settings, records, models::Models::new(), None)?;
         Ok((registry, texts))
     }
 
@@ -154,9 +158,10 @@ impl HostBuilder {
         settings: &Settings,
         records: Arc<dyn Records>,
         models: models::Models,
+        life: Option<PathBuf>,
     ) -> Result<(Registry, Arc<Parts>, Layers)> {
         let forge = LocalForge::new(records, Arc::new(SystemClock), forge_config(settings));
-        let parts = Arc::new(parts(settings, forge.clone(), models)?);
+        let parts = Arc::new(parts(settings, forge.clone(), models, life)?);
         let merger: Arc<dyn ForgeMerge> = Arc::new(forge);
         let mut registry = parts::register(Registry::new(), &parts, &merger);
         for register in self.register {
@@ -172,7 +177,7 @@ pub struct Host {
     settings: Settings,
     engine: Engine,
     parts: Arc<Parts>,
-    entropy: Arc<dyn Entropy>,
+    life: Arc<Life>,
     queues: Vec<QueueName>,
 }
 
@@ -210,10 +215,10 @@ impl Host {
         &self.parts
     }
 
-    /// Chance.
+    /// The life of this process as a worker.
     #[must_use]
-    pub fn entropy(&self) -> &dyn Entropy {
-        self.entropy.as_ref()
+    pub fn life(&self) -> &Arc<Life> {
+        &self.life
     }
 
     /// The queues that the loaded graphs use.
@@ -297,12 +302,18 @@ pub(crate) fn prompts(settings: &Settings) -> Result<Prompts> {
     }
 }
 
-fn parts(settings: &Settings, forge: LocalForge, models: models::Models) -> Result<Parts> {
+fn parts(
+    settings: &Settings,
+    forge: LocalForge,
+    models: models::Models,
+    life: Option<PathBuf>,
+) -> Result<Parts> {
     let data = &settings.data_dir;
     let values = &settings.values;
     let path = settings.environment().get("PATH").unwrap_or_default();
     let git = Git::find(path.as_ref()).context("git is needed: apt-get install git")?;
-    let sandbox: Arc<dyn Sandbox> = sandbox::detect(sandbox_config(settings)?);
+    let sandbox: Arc<dyn Sandbox> =
+        sandbox::detect(sandbox::Config { life, ..sandbox_config(settings)? });
     let limits = values.sandbox.limits.clone();
     Ok(Parts {
         forge: Arc::new(forge),
@@ -317,9 +328,18 @@ fn parts(settings: &Settings, forge: LocalForge, models: models::Models) -> Resu
         change_policy: values.policy.change.clone(),
         gate_policy: values.policy.merge.clone(),
         limits: agent::Limits::default(),
-        tool_limits: toolbox::Limits { shell: limits, ..toolbox::Limits::default() },
+        tool_limits: tool_limits(&limits),
         repositories: repositories(settings),
     })
+}
+
+/// What a model's commands may use up: as all commands, but it is not told more of an output than
+/// it can read.
+fn tool_limits(limits: &swarm_core::port::sandbox::Limits) -> toolbox::Limits {
+    let usual = toolbox::Limits::default();
+    let output_bytes = limits.output_bytes.min(usual.shell.output_bytes);
+    let shell = swarm_core::port::sandbox::Limits { output_bytes, ..limits.clone() };
+    toolbox::Limits { shell, ..usual }
 }
 
 fn repositories(settings: &Settings) -> Repositories {

@@ -78,6 +78,9 @@ pub struct Config {
     pub caches: PathBuf,
     /// Where private home and temporary directories live while a command runs; made when missing.
     pub scratch: PathBuf,
+    /// A file that this process holds a shared lock on as long as it lives. Each warden holds it,
+    /// too, so that who can lock it alone knows that nothing of this process runs any more.
+    pub life: Option<PathBuf>,
     /// Never visible, even inside something that is: the data directory, above all.
     pub hidden: Vec<PathBuf>,
     /// Visible to be read, besides the toolchains.
@@ -121,6 +124,7 @@ impl Config {
             certificate_env: chosen(toolchain::CERTIFICATE_VARIABLES),
             caches: data.join("caches"),
             scratch: data.join("scratch"),
+            life: None,
             hidden: vec![data.to_owned()],
             read_only: Vec::new(),
             minimum: Level::Bubblewrap,

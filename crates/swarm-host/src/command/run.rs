@@ -16,7 +16,7 @@ use crate::cli;
 use crate::order::Order;
 use crate::progress::{Final, Outcome, Screen};
 use crate::wire::Host;
-use crate::worker::{TreeWorker, stop_on_signals, worker_id};
+use crate::worker::{TreeWorker, stop_on_signals};
 
 /// The exit code of a command that was left by SIGINT, as shells have it.
 const INTERRUPTED: u8 = 130;
@@ -32,7 +32,7 @@ pub async fn serve(host: &Host, out: Out) -> Result<ExitCode> {
     let control = Control::default();
     let worker = &host.settings().values.worker;
     let watch = stop_on_signals(&control, worker.grace.0).context("cannot listen to signals")?;
-    let id = worker_id(host.entropy());
+    let id = host.life().worker().clone();
     let slots = usize::try_from(worker.slots).unwrap_or(1);
     let serving = serde_json::json!({
         "serving": host.settings().data_dir, "worker": id, "slots": slots, "queues": host.queues(),
@@ -43,6 +43,7 @@ pub async fn serve(host: &Host, out: Out) -> Result<ExitCode> {
             host.settings().data_dir.display()
         )
     })?;
+    let _burying = host.life().watch(host.engine(), worker.poll.0);
     Worker::new(host.engine().clone(), id, host.queues(), slots)
         .poll_every(worker.poll.0)
         .serve(control)
@@ -90,8 +91,14 @@ pub async fn attend(
     let settings = host.settings();
     let slots = usize::try_from(settings.values.worker.slots).unwrap_or(1);
     let poll = settings.values.worker.poll.0;
-    let worker =
-        TreeWorker::new(host.engine().clone(), worker_id(host.entropy()), id.clone(), slots, poll);
+    let worker = TreeWorker::new(
+        host.engine().clone(),
+        host.life().worker().clone(),
+        id.clone(),
+        slots,
+        poll,
+    );
+    let _burying = host.life().watch(host.engine(), poll);
     let working: JoinHandle<()> = tokio::spawn(worker.serve(control.clone()));
     let left = control.drain.clone();
     let last = follow(host.engine(), settings, screen, id, asking, &left).await;

@@ -201,6 +201,15 @@ fn judge(before: &[Report], after: &[Report]) -> (TestVerdict, Vec<String>) {
             .push(format!("{}: {what} ran before the change and did not run after it", lost.check));
         is_red = true;
     }
+    for report in &tests {
+        for test in denied(before, report) {
+            problems.push(format!(
+                "{}: ended well, but its own output says that `{test}` failed",
+                report.name
+            ));
+            is_red = true;
+        }
+    }
     let is = |wanted: fn(&Outcome) -> bool| tests.iter().any(|report| wanted(&report.outcome));
     let verdict = if is_red {
         TestVerdict::Failed
@@ -212,6 +221,17 @@ fn judge(before: &[Report], after: &[Report]) -> (TestVerdict, Vec<String>) {
         TestVerdict::None
     };
     (verdict, problems)
+}
+
+/// Tests that failed by the words of a check which ended well all the same: whoever makes a runner
+/// end so has mended nothing. What a check that passed before said then, too, is its own noise;
+/// without a before, the exit code is all there is.
+fn denied<'a>(before: &[Report], after: &'a Report) -> Vec<&'a str> {
+    let Some(old) = before.iter().find(|old| old.name == after.name) else { return Vec::new() };
+    let is_noise =
+        |name: &str| old.outcome.passed() && old.failures.iter().any(|known| known.name == name);
+    let failures = after.failures.iter().filter(|_| after.outcome.passed()).take(20);
+    failures.map(|failure| failure.name.as_str()).filter(|name| !is_noise(name)).collect()
 }
 
 fn problems_of(report: &Report) -> Vec<String> {
@@ -308,6 +328,23 @@ mod tests {
         let (verdict, problems) = judge(&[report(Outcome::Failed)], &[report(Outcome::NoTests)]);
         assert_eq!(verdict, TestVerdict::Failed);
         insta::assert_snapshot!(problems.join("\n"), @r#"cargo test: its tests ran before the change and did not run after it"#);
+    }
+
+    #[test]
+    fn a_good_exit_code_does_not_outweigh_a_failure_in_words() {
+        let says_so =
+            Report { failures: report(Outcome::Failed).failures, ..report(Outcome::Passed) };
+        let after = std::slice::from_ref(&says_so);
+        for before in [report(Outcome::Failed), report(Outcome::Passed)] {
+            let (verdict, problems) = judge(&[before], after);
+            assert_eq!(verdict, TestVerdict::Failed);
+            insta::allow_duplicates! {
+                insta::assert_snapshot!(problems.join("\n"), @"cargo test: ended well, but its own output says that `adds` failed");
+            }
+        }
+        // A test of a test runner may print such words at all times.
+        assert_eq!(judge(after, after).0, TestVerdict::Passed);
+        assert_eq!(judge(&[], after).0, TestVerdict::Passed);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use swarm_core::port::forge::RepoId;
 use swarm_graph::node::{Node, NodeContext, NodeError};
 use swarm_tools::checks::{Check, Kind, Outcome, Report};
 use swarm_tools::git::TreeId;
-use swarm_tools::toolbox::Access;
+use swarm_tools::toolbox::{self, Access};
 
 use super::Finished;
 use super::checks::{Results, TestVerdict};
@@ -165,7 +165,8 @@ impl Node for Implement {
             desk.blind_to_leaves(&input.list),
             config.access,
             Arc::clone(&parts.sandbox),
-            parts.tool_limits.clone(),
+            // The caches that the set-up has filled, and no other repository's.
+            toolbox::Limits { cache: input.repo.0.clone(), ..parts.tool_limits.clone() },
             &parts.change_policy.forbidden_paths,
         )?;
         let ended = converse(ctx, &*model, &bench, input.tree, opening, limits).await?;

@@ -58,6 +58,11 @@ impl Bench {
 
     /// Lets every role ask `server`, each as a model of its own name.
     pub(crate) fn ask(&self, server: &ScriptedServer) {
+        self.ask_with(server, "");
+    }
+
+    /// The same, with more of a configuration.
+    pub(crate) fn ask_with(&self, server: &ScriptedServer, more: &str) {
         let yaml = format!(
             "\
 models:
@@ -66,7 +71,7 @@ models:
        retries: {{ attempts_max: 2, initial: 1ms, max: 5ms }} }}
   roles: {{ manager: {{ name: manager }}, dev: {{ name: dev }}, reviewer: {{ name: reviewer }} }}
 people: {{ owner: owner }}
-",
+{more}",
             server.openai_base_url()
         );
         self.write("swarm.yaml", &yaml);
@@ -210,3 +215,13 @@ pub(crate) const PYTHON: &[(&str, &str)] = &[
 pub(crate) fn mend_python() -> impl Fn(&WireRequest) -> Step + Send + Sync + 'static {
     one_edit("sums.py", "return a - b", "return a + b", "python3 -m unittest")
 }
+
+/// A Rust repository whose only test fails.
+pub(crate) const RUST: &[(&str, &str)] = &[
+    ("Cargo.toml", "[package]\nname = \"sums\"\nversion = \"0.1.0\"\nedition = \"2021\"\n"),
+    (
+        "src/lib.rs",
+        "pub fn add(a: i32, b: i32) -> i32 {\n    a - b\n}\n\n#[test]\nfn two_and_three_are_five() {\n    assert_eq!(add(2, 3), 5);\n}\n",
+    ),
+    (".gitignore", "/target\n"),
+];

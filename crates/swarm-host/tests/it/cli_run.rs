@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use swarm_tools::model::testkit::{ScriptedServer, Step, WireRequest};
 use tokio::sync::Notify;
 
-use crate::bench::{Bench, PYTHON, finish, git, mend_python, server};
+use crate::bench::{Bench, PYTHON, RUST, finish, git, mend_python, server};
 
 const ISSUE: &str = "# add() subtracts\n\nadd(2, 3) must be 5.\n";
 
@@ -101,16 +101,8 @@ async fn an_issue_of_a_python_repository_becomes_a_merge() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_issue_of_a_rust_repository_becomes_a_merge() {
-    let files = [
-        ("Cargo.toml", "[package]\nname = \"sums\"\nversion = \"0.1.0\"\nedition = \"2021\"\n"),
-        (
-            "src/lib.rs",
-            "pub fn add(a: i32, b: i32) -> i32 {\n    a - b\n}\n\n#[test]\nfn two_and_three_are_five() {\n    assert_eq!(add(2, 3), 5);\n}\n",
-        ),
-        (".gitignore", "/target\n"),
-    ];
     let dev = crate::bench::one_edit("src/lib.rs", "a - b", "a + b", "cargo test --offline");
-    issue_to_merge(&files, "src/lib.rs", dev).await;
+    issue_to_merge(RUST, "src/lib.rs", dev).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,11 +1,14 @@
 //! The host through its public interface and its command line.
 
 mod agent;
+mod attacks;
 mod bench;
 mod cli;
 mod cli_run;
 mod config;
 mod demo;
 mod graphs;
+mod kills;
 mod rig;
 mod roles;
+mod siege;

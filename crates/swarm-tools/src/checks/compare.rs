@@ -40,7 +40,8 @@ pub struct Comparison {
     pub broken: Vec<TestRef>,
     /// Failed before and after.
     pub still_failing: Vec<TestRef>,
-    /// Passed or failed before, and afterwards did not run to its end or ran no test.
+    /// Passed or failed before, and afterwards did not run to its end, ran no test, or says nothing
+    /// of any though it counted some before.
     pub lost: Vec<TestRef>,
     /// Ran fewer tests than before.
     pub fewer: Vec<Fewer>,
@@ -81,11 +82,23 @@ fn ran(report: &Report) -> bool {
     matches!(report.outcome, Outcome::Passed | Outcome::Failed)
 }
 
+/// How many tests it says that it ran.
+fn total(report: &Report) -> Option<u64> {
+    report.counts.map(|counts| counts.passed + counts.failed)
+}
+
+/// Whether a good exit code is all that is left of tests that were counted before: so ends a
+/// program that was left before any test began.
+fn fell_silent(old: Option<&Report>, new: &Report) -> bool {
+    let counted = old.and_then(total).is_some_and(|before| before > 0);
+    counted && new.outcome.passed() && new.counts.is_none() && !new.is_cut
+}
+
 fn compare_tests(old: Option<&Report>, new: Option<&Report>, comparison: &mut Comparison) {
     let old = old.filter(|report| ran(report));
     let Some(check) = new.or(old).map(|report| report.name.clone()) else { return };
     let whole = TestRef { check: check.clone(), test: None };
-    let Some(new) = new.filter(|report| ran(report)) else {
+    let Some(new) = new.filter(|report| ran(report) && !fell_silent(old, report)) else {
         comparison.lost.extend(old.map(|_| whole));
         return;
     };
@@ -112,7 +125,6 @@ fn compare_tests(old: Option<&Report>, new: Option<&Report>, comparison: &mut Co
         (false, true) if now_red.is_empty() => comparison.broken.push(whole),
         _ => {}
     }
-    let total = |report: &Report| report.counts.map(|counts| counts.passed + counts.failed);
     if let (Some(before), Some(after)) = (old.and_then(total), total(new))
         && after < before
         && !new.is_cut
@@ -203,6 +215,19 @@ mod tests {
         assert_eq!(tests(&pair(&green, &red).broken), ["*"]);
         assert_eq!(tests(&pair(&red, &red).still_failing), ["*"]);
         assert_eq!(pair(&green, &green), Comparison::default());
+    }
+
+    #[test]
+    fn a_good_exit_code_without_the_counts_of_before_is_a_loss() {
+        let silent = Report { counts: None, ..report(Outcome::Passed, &[], 0) };
+        let found = compare(&[report(Outcome::Failed, &["a"], 1)], std::slice::from_ref(&silent));
+        assert_eq!((tests(&found.lost), found.fixed.len()), (vec!["*"], 0));
+        // Some runners never count, and of a long output the count may be missing.
+        let cut = Report { is_cut: true, ..silent.clone() };
+        let pairs = [(silent.clone(), silent), (report(Outcome::Passed, &[], 3), cut)];
+        for (before, after) in pairs {
+            assert!(compare(&[before], &[after]).lost.is_empty());
+        }
     }
 
     #[test]

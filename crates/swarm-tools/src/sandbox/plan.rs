@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use cap_std::fs::Dir;
 use sha2::{Digest as _, Sha256};
 use swarm_core::port::sandbox::{Command, Cover, Error, Level, Mask, Network};
 
@@ -50,6 +51,19 @@ const CACHES: &[(&str, &str)] = &[
     ("YARN_CACHE_FOLDER", "yarn"),
     ("npm_config_cache", "npm"),
     ("npm_config_store_dir", "pnpm"),
+];
+
+/// Settings that package managers read from beside their caches. One command would rule the next by
+/// them, and no diff would show it: they never last.
+const SETTINGS: &[&str] = &[
+    "cargo/config",
+    "cargo/config.toml",
+    "cargo/credentials",
+    "cargo/credentials.toml",
+    "gradle/gradle.properties",
+    "gradle/init.d",
+    "gradle/init.gradle",
+    "gradle/init.gradle.kts",
 ];
 
 /// What one level needs to plan.
@@ -126,6 +140,7 @@ impl Planner {
             stage,
             processes: command.limits.processes,
             scratch: scratch.as_ref().map(|scratch| scratch.path().to_owned()),
+            life: self.config.life.clone(),
         };
         Ok(Planned { job, scratch })
     }
@@ -167,8 +182,14 @@ impl Planner {
         // Two names never share a directory, however alike they look.
         let hash = hex::encode(&Sha256::digest(name.as_bytes())[..6]);
         let cache = self.config.caches.join(format!("{plain}-{hash}"));
+        fs::create_dir_all(&cache)?;
+        // What is in it was made by commands: no link of theirs leads the host out of it.
+        let inside = Dir::open_ambient_dir(&cache, cap_std::ambient_authority())?;
         for (_, place) in CACHES {
-            fs::create_dir_all(cache.join(place))?;
+            make_directory(&inside, Path::new(place))?;
+        }
+        for place in SETTINGS {
+            remove(&inside, Path::new(place))?;
         }
         Ok(cache.canonicalize()?)
     }
@@ -256,6 +277,37 @@ impl Planner {
         env.extend(fixed.map(|(key, value)| (key.to_owned(), value)));
         env.extend(command.env.clone());
         Ok(env)
+    }
+}
+
+/// Makes a directory and those above it; what stands in its way, such as a link, is removed.
+fn make_directory(inside: &Dir, place: &Path) -> io::Result<()> {
+    for part in place.ancestors().collect::<Vec<_>>().into_iter().rev().skip(1) {
+        match inside.symlink_metadata(part) {
+            Ok(found) if found.is_dir() => continue,
+            Ok(_) => remove(inside, part)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        match inside.create_dir(part) {
+            // Another command of the same caches was faster.
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Removes what is there, be it a link, a file or a directory with all that is in it.
+fn remove(inside: &Dir, place: &Path) -> io::Result<()> {
+    let removed = match inside.symlink_metadata(place) {
+        Ok(found) if found.is_dir() => inside.remove_dir_all(place),
+        Ok(_) => inside.remove_file(place),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

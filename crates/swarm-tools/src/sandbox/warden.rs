@@ -6,6 +6,7 @@
 //! lives as long as it does: `--die-with-parent` means the thread, not the process.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -56,16 +57,41 @@ pub(super) fn main() -> ExitCode {
         return ExitCode::from(wire::NOT_STARTED);
     };
     let scratch = job.scratch.clone();
-    let report = match host.try_clone().and_then(|host| guard(job, host)) {
-        Ok(report) => report,
-        Err(error) => Report::Failed(error.to_string()),
+    let begun = share_life(&job, &host).and_then(|life| Ok((life, host.try_clone()?)));
+    let (life, report) = match begun {
+        Ok((life, host)) => (life, guard(job, host)),
+        Err(error) => (None, Err(error)),
     };
+    let report = report.unwrap_or_else(|error| Report::Failed(error.to_string()));
     if let Some(scratch) = scratch {
         plan::remove_scratch(&scratch);
     }
+    drop(life);
     // When the host is gone nobody wants to know.
     let _ = wire::send(&mut host, &report);
     ExitCode::SUCCESS
+}
+
+/// Joins the host in holding its life, then makes sure that it still lives: what begins after the
+/// host's death would work beside whoever has taken its place.
+fn share_life(job: &Job, host: &UnixStream) -> io::Result<Option<File>> {
+    let life = match job.life.as_ref().map(File::open) {
+        Some(Ok(life)) => {
+            life.try_lock_shared()?;
+            Some(life)
+        }
+        Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        // Whoever buried the host has taken it away, or nobody ever can bury it.
+        Some(Err(_)) | None => None,
+    };
+    host.set_nonblocking(true)?;
+    let heard = (&*host).read(&mut [0]);
+    host.set_nonblocking(false)?;
+    match heard {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(life),
+        Err(error) => Err(error),
+        Ok(_) => Err(io::Error::other("the host is gone")),
+    }
 }
 
 fn guard(mut job: Job, mut host: UnixStream) -> io::Result<Report> {

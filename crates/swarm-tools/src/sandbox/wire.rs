@@ -32,6 +32,8 @@ pub(super) struct Job {
     pub(super) processes: u64,
     /// Removed when nothing runs any more.
     pub(super) scratch: Option<PathBuf>,
+    /// Held as long as anything runs.
+    pub(super) life: Option<PathBuf>,
 }
 
 /// From the warden to the stage.

@@ -347,6 +347,27 @@ print([n for n in range(256) if is_open(n)])
         assert!(!with("../../x", "cat $CARGO_HOME/mark").await.unwrap().succeeded());
     }
 
+    async fn links_in_the_caches_do_not_lead_the_host_out_of_them(bench) {
+        let outside = bench.data().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("config.toml"), "ours").unwrap();
+        let script = format!(
+            "cd $CARGO_HOME/..; rm -rf go cargo; ln -s {0} go; ln -s {0} cargo", outside.display()
+        );
+        assert!(bench.sh(&script).await.succeeded());
+        assert!(bench.sh("echo x > $GOCACHE/x && echo x > $CARGO_HOME/x").await.succeeded());
+        let found: Vec<_> = fs::read_dir(&outside).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(found, ["config.toml"], "the host made or removed something there");
+    }
+
+    async fn one_command_leaves_the_next_no_settings_of_package_managers(bench) {
+        let left = "mkdir -p $CARGO_HOME/config $GRADLE_USER_HOME/init.d && \
+            echo '[build]' > $CARGO_HOME/config.toml && echo x > $GRADLE_USER_HOME/init.d/x.gradle";
+        assert!(bench.sh(left).await.succeeded());
+        let found = bench.sh("ls $CARGO_HOME $GRADLE_USER_HOME").await.stdout.text;
+        assert!(!found.contains("config") && !found.contains("init"), "{found}");
+    }
+
     async fn hidden_places_inside_visible_ones_stay_hidden(bench) {
         let tools = tempfile::tempdir().unwrap();
         let root = tools.path().canonicalize().unwrap();
