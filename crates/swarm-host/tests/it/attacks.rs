@@ -188,26 +188,21 @@ mod forbidden_paths {
             Step::tool("edit", edit),
             patch(&adds("../pwned")),
             patch(&adds(".git/hooks/pre-commit")),
-            patch("rename from sums.py\nrename to ../pwned\n"),
+            patch("diff --git a/sums.py b/../pwned\nrename from sums.py\nrename to ../pwned\n"),
             Step::tool("shell", json!({ "command": "pwd", "dir": "../.." })),
             mend(),
         ];
         let attempts = turns.len() - 1;
         let fallen = siege.developer(turns).await;
         fallen.asks("approval").proposes(&["sums.py"]);
-        for turn in 1..=attempts {
-            let told = fallen.told(turn);
-            let is_refusal = [
-                "leaves the workspace",
-                "leads out of the workspace",
-                "`.git`",
-                "relative to the root",
-                "does not start with",
-            ]
-            .iter()
-            .any(|words| told.contains(words));
-            assert!(is_refusal && told.len() < 1000, "attempt {turn}: {told}");
-        }
+        let words = ["leads out of the workspace", "relative to the root", "is closed"];
+        let let_through: Vec<(usize, String)> = (1..=attempts)
+            .map(|turn| (turn, fallen.told(turn)))
+            .filter(|(_, told)| {
+                !words.iter().any(|words| told.contains(words)) || told.len() > 1000
+            })
+            .collect();
+        assert_eq!(let_through, []);
     }
 
     #[tokio::test(flavor = "multi_thread")]
