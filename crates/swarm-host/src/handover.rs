@@ -13,6 +13,9 @@ use swarm_tools::checks::Check;
 
 use crate::agent::untrusted::quote;
 
+/// The files of a workspace or a commit, by their content.
+pub use swarm_tools::git::TreeId;
+
 /// What a run of `manager` is started with.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]

@@ -58,7 +58,7 @@ type Register = Box<dyn FnOnce(Registry, &Arc<Parts>) -> Registry + Send>;
 pub struct HostBuilder {
     models: Option<ModelSource>,
     register: Vec<Register>,
-    graphs: Vec<PathBuf>,
+    graphs: graphs::Given,
 }
 
 impl fmt::Debug for HostBuilder {
@@ -72,7 +72,11 @@ impl fmt::Debug for HostBuilder {
 
 impl Default for HostBuilder {
     fn default() -> Self {
-        Self { models: Some(ModelSource::Configured), register: Vec::new(), graphs: Vec::new() }
+        Self {
+            models: Some(ModelSource::Configured),
+            register: Vec::new(),
+            graphs: graphs::Given::default(),
+        }
     }
 }
 
@@ -114,7 +118,15 @@ impl HostBuilder {
     /// configuration names lies over them in turn.
     #[must_use]
     pub fn graphs_from(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.graphs.push(dir.into());
+        self.graphs.dirs.push(dir.into());
+        self
+    }
+
+    /// With one more built-in graph, or another one in the place of the built-in one at `path`,
+    /// such as `deliver.yaml`. Files in directories lie over it.
+    #[must_use]
+    pub fn graph(mut self, path: impl Into<String>, text: impl Into<String>) -> Self {
+        self.graphs.texts.push((path.into(), text.into()));
         self
     }
 
@@ -167,7 +179,7 @@ impl HostBuilder {
         for register in self.register {
             registry = register(registry, &parts);
         }
-        let texts = Layers::of(settings, &self.graphs);
+        let texts = Layers::of(settings, self.graphs);
         Ok((registry, parts, texts))
     }
 }

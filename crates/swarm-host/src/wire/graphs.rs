@@ -1,11 +1,11 @@
 //! Graphs: built in, from directories that lie over them file by file, and what they use.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use swarm_core::id::QueueName;
-use swarm_graph::check::{self, Files, Memory, Sources};
+use swarm_graph::check::{self, Files, Sources};
 use swarm_graph::defect::Defects;
 use swarm_graph::graph::{Graph, Work};
 use swarm_graph::library::Library;
@@ -18,6 +18,16 @@ use crate::defaults;
 #[derive(Clone, Debug)]
 pub struct Layers {
     dirs: Vec<PathBuf>,
+    built_in: BTreeMap<String, String>,
+}
+
+/// What a host's builder was given beside the shipped graphs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Given {
+    /// Directories, the last over all others.
+    pub(super) dirs: Vec<PathBuf>,
+    /// Texts that are part of the program, by path; the last over all others.
+    pub(super) texts: Vec<(String, String)>,
 }
 
 impl Sources for Layers {
@@ -27,31 +37,28 @@ impl Sources for Layers {
                 return Files::below(dir).read(path);
             }
         }
-        built_in().read(path)
+        self.built_in.get(path).cloned().ok_or_else(|| "no such file".to_owned())
     }
-}
-
-fn built_in() -> Memory {
-    defaults::GRAPHS
-        .iter()
-        .fold(Memory::default(), |memory, (path, text)| memory.with(*path, *text))
 }
 
 impl Layers {
     /// The directory of the configuration, else `graphs` in the data directory; then those of
-    /// the host's builder; then the built-in graphs.
-    #[must_use]
-    pub fn of(settings: &Settings, builder: &[PathBuf]) -> Self {
+    /// the host's builder; then the graphs that are part of the program.
+    pub(super) fn of(settings: &Settings, given: Given) -> Self {
         let kept = settings.data_dir.join("graphs");
         let first = settings.values.graphs.clone().or_else(|| kept.is_dir().then_some(kept));
-        Self { dirs: first.into_iter().chain(builder.iter().rev().cloned()).collect() }
+        let shipped =
+            defaults::GRAPHS.iter().map(|(path, text)| (path.to_string(), text.to_string()));
+        Self {
+            dirs: first.into_iter().chain(given.dirs.into_iter().rev()).collect(),
+            built_in: shipped.chain(given.texts).collect(),
+        }
     }
 
     /// The files that hold a graph; those without the key `graph` are only imported.
     #[must_use]
     pub fn graph_files(&self) -> Vec<String> {
-        let mut names: BTreeSet<String> =
-            defaults::GRAPHS.iter().map(|(path, _)| (*path).to_owned()).collect();
+        let mut names: BTreeSet<String> = self.built_in.keys().cloned().collect();
         for dir in &self.dirs {
             let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
             names.extend(

@@ -195,6 +195,22 @@ impl Mirror {
         self.with(move |repo| objects::files(repo, &at)).await
     }
 
+    /// The files of a commit or tree with one of them made or replaced, as a tree. Nothing is
+    /// written to any disk but the mirror's own, so no link in the files leads anywhere.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::InvalidName`] when the path is none of a file, or a link or
+    /// a folder is in its way.
+    pub async fn with_file(
+        &self,
+        at: impl Into<Treeish>,
+        path: &str,
+        text: impl Into<Vec<u8>>,
+    ) -> Result<TreeId> {
+        let (at, path, bytes) = (at.into(), path.to_owned(), text.into());
+        self.with(move |repo| objects::with_file(repo, &at, &path, &bytes)).await
+    }
+
     /// The tree of a commit.
     ///
     /// # Errors

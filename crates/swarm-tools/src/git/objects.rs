@@ -198,6 +198,44 @@ pub(crate) fn read_file(
     Ok(Some(blob.data().to_vec()))
 }
 
+/// The files of a tree with one of them made or replaced. A replaced file stays executable.
+pub(crate) fn with_file(
+    repo: &Repository,
+    treeish: &Treeish,
+    path: &str,
+    bytes: &[u8],
+) -> Result<TreeId> {
+    let refused = |why| Error::InvalidName { what: "file", name: path.to_owned(), why };
+    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(refused("write folders and a file, with `/` between them"));
+    }
+    let tree = tree(repo, treeish)?;
+    let mut mode = git2::FileMode::Blob;
+    for (end, _) in path.match_indices('/').chain([(path.len(), "")]) {
+        let is_whole = end == path.len();
+        match tree.get_path(Path::new(&path[..end])) {
+            Ok(entry) if !is_whole && entry.kind() == Some(ObjectType::Tree) => {}
+            Ok(entry) if is_whole && entry.filemode() == 0o100_644 => {}
+            Ok(entry) if is_whole && entry.filemode() == 0o100_755 => {
+                mode = git2::FileMode::BlobExecutable;
+            }
+            Ok(_) => return Err(refused("a link, a folder or a file is in its way")),
+            Err(error) if is_missing(&error) => break,
+            Err(error) => return Err(failed(repo, "looking for a file")(error)),
+        }
+    }
+    let blob = repo.blob(bytes).map_err(failed(repo, "writing a file"))?;
+    let made =
+        git2::build::TreeUpdateBuilder::new().upsert(path, blob, mode).create_updated(repo, &tree);
+    match made {
+        Ok(made) => Ok(TreeId(made.to_string())),
+        Err(error) if error.class() == ErrorClass::Tree => {
+            Err(refused("git allows no such name in a tree"))
+        }
+        Err(error) => Err(failed(repo, "writing a tree")(error)),
+    }
+}
+
 /// Makes a commit that no reference leads to yet. The same input makes the same commit.
 pub(crate) fn make_commit(repo: &Repository, new: &NewCommit) -> Result<Sha> {
     let author = signature(&new.author, new.at)?;

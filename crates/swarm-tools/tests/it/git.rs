@@ -249,6 +249,29 @@ async fn files_are_read_from_a_commit_and_only_files() {
 }
 
 #[tokio::test]
+async fn one_file_of_a_tree_is_made_or_replaced_and_never_through_a_link() {
+    let bench = Bench::new(&[("a.txt", "a\n"), ("docs/run.sh", "#!/bin/sh\n")]);
+    std::os::unix::fs::symlink("/etc", bench.origin.join("link")).unwrap();
+    make_executable(&bench.origin.join("docs/run.sh"));
+    let first = bench.commit("link", &[]);
+    let mirror = bench.mirror().await;
+    let made = mirror.with_file(&first, "docs/new/b.txt", "b\n").await.unwrap();
+    let replaced = mirror.with_file(&made, "docs/run.sh", "#!/bin/sh\nexit\n").await.unwrap();
+    assert_eq!(mirror.read_file(&replaced, "docs/new/b.txt").await.unwrap(), Some(b"b\n".to_vec()));
+    let diff = mirror.diff(&first, &replaced).await.unwrap();
+    let changed: Vec<_> =
+        diff.files.iter().map(|file| (file.path.as_str(), file.new_mode)).collect();
+    assert_eq!(
+        changed,
+        [("docs/new/b.txt", Some(FileMode::File)), ("docs/run.sh", Some(FileMode::Executable))]
+    );
+    for path in ["", "/x", "../x", "docs", "link", "link/x", "a.txt/x", ".git/config", "d/.GIT/x"] {
+        let refused = mirror.with_file(&first, path, "x").await.unwrap_err();
+        assert!(matches!(refused, Error::InvalidName { .. }), "{path}: {refused}");
+    }
+}
+
+#[tokio::test]
 async fn a_diff_says_what_changed_where_under_any_name() {
     let long: String = (1..=40).map(|n| format!("line {n}\n")).collect();
     let bench = Bench::new(&[
