@@ -103,7 +103,7 @@ fn fan_out() -> String {
 /// As a chain, beside 1 MiB that does not change.
 fn big() -> String {
     format!(
-        "  a: {{ wait: {{ timeout: 1ms }}, set: {{ big: \"${{{{ input.big }}}}\" }}, next: b }}\n{}",
+        "  a: {{ uses: bench/next, with: {{ n: 0 }}, set: {{ big: \"${{{{ input.big }}}}\" }}, next: b }}\n{}",
         [step("b", "c"), step("c", "d"), step("d", "$end")].concat()
     )
 }
