@@ -9,6 +9,7 @@ mod config;
 mod demo;
 mod graphs;
 mod kills;
+mod pages;
 mod rig;
 mod roles;
 mod siege;
