@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::id::{RunId, StepId};
 use crate::time::Timestamp;
 
-/// What kind of fact: `run.started`, `node.finished`, or a node's own, such as `tool.called`.
+/// What kind of fact: `run.created`, `node.finished`, or a node's own, such as `tool.called`.
 #[derive(
     Clone, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
 )]

@@ -153,8 +153,8 @@ pub struct RunRecord {
     pub lease_owner: Option<WorkerId>,
     /// The first moment at which the lease is no longer held.
     pub lease_until: Option<Timestamp>,
-    /// Which worker keeps a slot for it: the one whose commit left a block open, until the run
-    /// is claimed again or ends.
+    /// The worker whose commit left a block open, until the run is claimed again or ends. A record:
+    /// it holds no slot of that worker.
     pub reserved_by: Option<WorkerId>,
     /// When to wake it without being asked.
     pub wake_at: Option<Timestamp>,
