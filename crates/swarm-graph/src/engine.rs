@@ -292,8 +292,9 @@ impl Engine {
     }
 
     /// Works on one run until it rests: claims it as soon as that is possible, which after the
-    /// death of another worker is when its lease ends, and drives it. Runs that it starts are
-    /// left to whoever serves their queues, such as a [`Worker`](crate::worker::Worker).
+    /// death of another worker is when its lease ends, and drives it. A run that waits for a
+    /// moment rests as well: call again at its `wake_at`. Runs that it starts are left to whoever
+    /// serves their queues, such as a [`Worker`](crate::worker::Worker).
     ///
     /// # Errors
     /// As for [`drive`](Self::drive); [`store::Error::NotFound`] when there is no such run.

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use swarm_core::id::{QueueName, WorkerId};
-use swarm_core::port::store::AnswerError;
+use swarm_core::port::store::{self, AnswerError};
 use swarm_core::run::{Limit, RunStatus};
 use swarm_core::spend::UsdMicros;
-use swarm_graph::engine::{AnswerRefused, Control, Driven, StartOptions};
+use swarm_graph::engine::{AnswerRefused, Control, Driven, Error, StartOptions};
 use swarm_graph::store::memory::MemoryStore;
 
 use crate::rig::{Rig, World, graph, graph_named, id, most_at_once, output, person, registry};
@@ -507,6 +507,29 @@ async fn a_worker_whose_lease_was_taken_stops_and_writes_nothing() {
     );
     assert_eq!(first.unwrap(), Driven::Lost);
     assert_eq!(second.unwrap(), Driven::Ended(RunStatus::Succeeded));
+    assert_eq!(world.count("worked a"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn working_on_one_run_waits_out_the_lease_of_a_dead_worker() {
+    let (rig, world) =
+        rig("entry: a\nnodes:\n  a: { uses: test/work, with: { name: a, ms: 1 }, next: $end }\n")
+            .await;
+    let (dead, heir) = (WorkerId::new("dead").unwrap(), WorkerId::new("heir").unwrap());
+    let work_on = async |control| rig.engine.work_on(&id("r"), &heir, &control).await;
+    let unknown = work_on(Control::default()).await.unwrap_err();
+    assert!(matches!(unknown, Error::Store(store::Error::NotFound { .. })), "{unknown}");
+
+    rig.start("r", "main", json!({})).await.unwrap();
+    rig.engine.claim(&id("r"), &dead).await.unwrap().unwrap();
+    let drained = Control::default();
+    drained.drain.cancel();
+    assert_eq!(work_on(drained).await.unwrap(), Driven::Released);
+    assert_eq!(world.count("worked a"), 0, "the run is the other's as long as its lease holds");
+
+    let ended = Driven::Ended(RunStatus::Succeeded);
+    assert_eq!(work_on(Control::default()).await.unwrap(), ended);
+    assert_eq!(work_on(Control::default()).await.unwrap(), ended, "there is nothing left to do");
     assert_eq!(world.count("worked a"), 1);
 }
 
