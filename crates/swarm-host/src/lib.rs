@@ -15,7 +15,7 @@
 //! | `swarm.yaml`, environment, flags | [`config`], [`cli`] |
 //! | a subcommand | [`command`] |
 //! | an issue as typed, and the id of its run | [`order`] |
-//! | who claims runs, and how it stops | [`worker`] |
+//! | who claims runs, how it stops, and who of them lives | [`worker`], [`life`] |
 //! | what people see of a run, and the final object for scripts | [`progress`] |
 //! | the graphs and prompts that are part of the program | [`defaults`] |
 //! | logs | [`telemetry`] |
