@@ -20,12 +20,14 @@
 //! | `/proc` | its own | closed but for `cpuinfo` and the like |
 //! | network: none | a loopback of its own, nothing else | no sockets at all: tests that listen fail |
 //! | Unix sockets | its own, and what is in a visible directory | none |
-//! | signals to the host | impossible | impossible from Linux 6.12; before, only the host itself is safe |
+//! | signals to the host | impossible | impossible from Linux 6.12; before, kept only from its main thread's id |
+//! | modes and times of the user's files outside | out of reach | can be changed, unlike what is in them |
 //! | masks in the workspace | yes | refused |
 //! | System V IPC, `/dev/shm` | its own | none |
 //! | user | 1000, no capabilities | the host's user, no capabilities |
 //!
-//! Both count processes and memory twenty times a second and kill what has too much. Behind that
+//! Both count processes and memory twenty times a second, files that live in memory alone
+//! included, and kill what has too much. Behind that
 //! stand `RLIMIT_DATA`, `RLIMIT_NPROC` (which the kernel does not apply to root) and, where the host
 //! may make one, a control group. A host that runs as root stays the owner of
 //! its files: what hides them is that they are not there, so prefer a user of its own.
@@ -89,6 +91,9 @@ pub struct Config {
     pub minimum: Level,
     /// This level and no other, though a stronger one may work.
     pub only: Option<Level>,
+    /// Whether to make a control group for each command, where the host may; without one, the
+    /// warden's counting is all that bounds the processes of root at the landlock level.
+    pub control_groups: bool,
     /// Whether a command may ask for the host's network at all.
     pub host_network: bool,
     /// The size of a private `/tmp` and of a private home, each, in MiB (bubblewrap only).
@@ -129,6 +134,7 @@ impl Config {
             read_only: Vec::new(),
             minimum: Level::Bubblewrap,
             only: None,
+            control_groups: true,
             host_network: false,
             tmp_mib: 1024,
         }

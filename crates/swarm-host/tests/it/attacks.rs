@@ -386,6 +386,35 @@ printf 'ref: refs/heads/main\\n' > .git/HEAD; mkdir -p .git/objects .git/refs; c
     }
 }
 
+mod build_scripts {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_build_script_sees_and_reaches_is_nothing() {
+        let siege = Siege::of(Walls::Bubblewrap, RUST);
+        let (secret, port) = (siege.secret(), siege.port());
+        let script = format!(
+            r##"use std::{{env, fs, net::TcpStream, process::Command}};
+fn main() {{
+    for place in ["/proc/self/environ", "/proc/1/environ", {secret:?}, "../../../../secret", "/root/.cargo/credentials.toml"] {{
+        println!("cargo::warning={{:?}}", fs::read(place).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
+    }}
+    println!("cargo::warning={{:?}}", env::vars().collect::<Vec<_>>());
+    println!("cargo::warning={{:?}}", TcpStream::connect(("127.0.0.1", {port})).is_ok());
+    let _ = fs::write("../pwned", "x");
+    let _ = Command::new("sh").args(["-c", "touch ../../pwned /tmp/pwned; mkdir -p .git/hooks; echo x > .git/hooks/pwned; rm -rf .git"]).status();
+    panic!("so that all of it is shown");
+}}
+"##
+        );
+        let fallen = siege
+            .developer(vec![write("build.rs", &script), shell("cargo test --offline 2>&1")])
+            .await;
+        fallen.asks("tests_failing").keeps_it().hears(2, "so that all of it is shown");
+        assert!(fallen.rounds("dev") == 3 && !fallen.told(2).contains("DEPLOY_TOKEN"));
+    }
+}
+
 mod git_itself {
     use super::*;
 

@@ -140,6 +140,7 @@ impl Planner {
             stage,
             processes: command.limits.processes,
             scratch: scratch.as_ref().map(|scratch| scratch.path().to_owned()),
+            is_caged: self.config.control_groups,
             life: self.config.life.clone(),
         };
         Ok(Planned { job, scratch })

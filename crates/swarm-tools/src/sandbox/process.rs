@@ -3,8 +3,11 @@
 //! A process id may be another's a moment later, so signals go through a descriptor that is
 //! checked after it was opened.
 
+use std::collections::HashMap;
 use std::fs;
 use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::process::{
@@ -115,15 +118,38 @@ pub(super) fn signal_group(member: Member, signal: Signal) {
 /// Bytes in use by `members` together; what they share counts once, if that is needed to tell
 /// whether it is more than `limit`.
 pub(super) fn memory_bytes(members: &[Member], limit: u64) -> u64 {
-    let resident = members.iter().map(|member| resident_bytes(member.pid)).sum();
-    if resident <= limit {
-        return resident;
+    let files = memory_files(members);
+    let resident: u64 = members.iter().map(|member| resident_bytes(member.pid)).sum();
+    if resident.saturating_add(files) <= limit {
+        return resident + files;
+    }
+    // What is mapped of such a file is resident as well, and might be the same bytes.
+    if files > limit {
+        return files;
     }
     // Dear to ask, and exact: pages shared by n processes count 1/n for each.
     let exact = |member: &Member| {
         bytes_in("smaps_rollup", "Pss:", member.pid).unwrap_or_else(|| resident_bytes(member.pid))
     };
     members.iter().map(exact).sum()
+}
+
+/// Bytes of the files that exist in memory alone and that `members` have open (`memfd_create`):
+/// nobody has them mapped, so they are resident nowhere.
+fn memory_files(members: &[Member]) -> u64 {
+    let mut bytes = HashMap::new();
+    for member in members {
+        let Ok(open) = fs::read_dir(format!("/proc/{}/fd", member.pid)) else { continue };
+        for descriptor in open.filter_map(Result::ok) {
+            let path = descriptor.path();
+            let is_in_memory = fs::read_link(&path)
+                .is_ok_and(|name| name.as_os_str().as_bytes().starts_with(b"/memfd:"));
+            if let (true, Ok(file)) = (is_in_memory, fs::metadata(&path)) {
+                bytes.insert((file.dev(), file.ino()), file.blocks().saturating_mul(512));
+            }
+        }
+    }
+    bytes.values().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes))
 }
 
 fn resident_bytes(pid: i32) -> u64 {
@@ -138,7 +164,6 @@ fn bytes_in(file: &str, field: &str, pid: i32) -> Option<u64> {
 
 /// Processes and threads that this user runs now; `None` for root, whom the kernel does not count.
 pub(super) fn tasks_of_this_user() -> Option<u64> {
-    use std::os::unix::fs::MetadataExt as _;
     let user = getuid().as_raw();
     (user != 0).then(|| {
         numbers_in("/proc")

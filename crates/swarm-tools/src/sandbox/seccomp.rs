@@ -111,6 +111,9 @@ const NAMESPACES: &[c_int] = &[
 /// Written into a terminal's input, they would be typed by its user.
 const TERMINAL_TRICKS: &[u64] = &[0x5412 /* TIOCSTI */, 0x541C /* TIOCLINUX */];
 
+/// What `setpriority` may be about.
+const PRIORITY_OF_A_USER: u64 = 2;
+
 /// The lower bits of a socket's type; above them are flags.
 const SOCKET_TYPE: u64 = 0xF;
 
@@ -193,6 +196,12 @@ fn guard(rules: &mut Rules, guarded: &[i32]) -> Result<(), String> {
         (libc::SYS_tkill, 0),
         (libc::SYS_tgkill, 0),
         (libc::SYS_pidfd_open, 0),
+        (libc::SYS_rt_sigqueueinfo, 0),
+        (libc::SYS_rt_tgsigqueueinfo, 0),
+        (libc::SYS_sched_setaffinity, 0),
+        (libc::SYS_sched_setattr, 0),
+        (libc::SYS_sched_setparam, 0),
+        (libc::SYS_sched_setscheduler, 0),
     ] {
         let targets = guarded.iter().flat_map(|pid| [*pid, -*pid]).chain([all_of_them]);
         let matches = targets
@@ -200,6 +209,13 @@ fn guard(rules: &mut Rules, guarded: &[i32]) -> Result<(), String> {
             .collect::<Result<_, _>>()?;
         rules.insert(number(call), matches);
     }
+    // Nor is the priority of a whole user, or of the host.
+    let priorities = guarded
+        .iter()
+        .map(|pid| is(1, u64::from(pid.cast_unsigned())))
+        .chain([is(0, PRIORITY_OF_A_USER)])
+        .collect::<Result<_, _>>()?;
+    rules.insert(number(libc::SYS_setpriority), priorities);
     // The limits of another process are not this one's to set.
     rules
         .insert(number(libc::SYS_prlimit64), vec![rule(vec![condition(0, SeccompCmpOp::Ne, 0)?])?]);

@@ -30,6 +30,8 @@ pub(super) struct Job {
     pub(super) stage: Stage,
     /// Processes and threads, all together.
     pub(super) processes: u64,
+    /// Whether a control group is to be tried.
+    pub(super) is_caged: bool,
     /// Removed when nothing runs any more.
     pub(super) scratch: Option<PathBuf>,
     /// Held as long as anything runs.

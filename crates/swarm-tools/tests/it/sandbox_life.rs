@@ -125,6 +125,34 @@ print('left')
     }
 }
 
+#[tokio::test]
+async fn a_life_is_held_while_anything_of_it_runs_and_nothing_begins_after_it() {
+    for level in [Level::Bubblewrap, Level::Landlock] {
+        let lives = tempfile::tempdir().unwrap();
+        let path = lives.path().join("host");
+        let life = std::fs::File::create(&path).unwrap();
+        life.lock_shared().unwrap();
+        let bench = Bench::with(level, |config| config.life = Some(path.clone()));
+        let mark = mark(6, &bench);
+        let command = bench.command(&["sleep", &mark]);
+        let mut run = bench.sandbox.run(command);
+        tokio::select! {
+            finished = &mut run => panic!("{finished:?}"),
+            () = eventually("it sleeps", || processes_with(&mark).iter().any(|line| line.starts_with("sleep"))) => {}
+        }
+        // As if the host were killed: its lock is gone, its warden's is not.
+        drop(life);
+        let other = std::fs::File::open(&path).unwrap();
+        assert!(other.try_lock().is_err(), "the command still runs");
+        drop(run);
+        eventually("nothing is left", || other.try_lock().is_ok()).await;
+        assert_eq!(processes_with(&mark), Vec::<String>::new());
+        // Whoever holds it alone has taken over.
+        let error = bench.sandbox.run(bench.command(&["true"])).await.unwrap_err();
+        assert!(matches!(error, swarm_core::port::sandbox::Error::Io(_)), "{error}");
+    }
+}
+
 #[test]
 fn every_level_is_reported_as_found() {
     let data = tempfile::tempdir().unwrap();

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use swarm_core::port::sandbox::{Exit, Limits, Resource};
+use swarm_core::port::sandbox::{Exit, Level, Limits, Resource};
 
 use crate::on_both_levels;
-use crate::sandbox::processes_with;
+use crate::sandbox::{Bench, processes_with};
 
 on_both_levels! {
     async fn the_wall_time_ends_everything(bench) {
@@ -75,6 +75,38 @@ time.sleep(60)"]);
         assert_eq!(finished.exit, Exit::Exceeded(Resource::Memory), "{finished:?}");
     }
 
+    async fn files_that_live_in_memory_alone_count_as_memory(bench) {
+        // A gigabyte at most, should nothing stop it, for ten seconds.
+        let mut command = bench.command(&["python3", "-c", "
+import os, time
+piece = b'x' * (1 << 20)
+files = [os.memfd_create('f%d' % n) for n in range(16)]
+for file in files:
+    for _ in range(64): os.write(file, piece)
+time.sleep(10)"]);
+        command.limits.memory_mib = 256;
+        let finished = bench.sandbox.run(command).await.unwrap();
+        assert_eq!(finished.exit, Exit::Exceeded(Resource::Memory), "{finished:?}");
+        assert!(finished.wall < Duration::from_secs(8), "{finished:?}");
+    }
+
+    async fn a_process_that_always_forks_away_is_caught(bench) {
+        // One process at a time, each in a session of its own, for ten seconds should nothing stop it.
+        let mark = format!("hare-{}-{}", std::process::id(), bench.level);
+        let script = "
+import os, time
+end = time.time() + 10
+while time.time() < end:
+    if os.fork(): os._exit(0)
+    os.setsid()";
+        let mut command = bench.command(&["sh", "-c", "python3 -c \"$0\" \"$1\"; sleep 10", script, &mark]);
+        command.limits = Limits { wall_secs: 1, processes: 100, ..Limits::default() };
+        let finished = bench.sandbox.run(command).await.unwrap();
+        assert_eq!(finished.exit, Exit::TimedOut, "{finished:?}");
+        assert!(finished.wall < Duration::from_secs(8), "{finished:?}");
+        assert_eq!(processes_with(&mark), Vec::<String>::new());
+    }
+
     async fn pages_that_processes_share_count_once(bench) {
         let mut command = bench.command(&["python3", "-c", "
 import os, time
@@ -117,6 +149,22 @@ print('done')"]);
     async fn core_files_are_not_left(bench) {
         bench.sh("kill -SEGV $$").await;
         assert_eq!(std::fs::read_dir(&bench.workspace).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn without_a_control_group_the_warden_bounds_a_fork_bomb() {
+    for level in [Level::Landlock, Level::Bubblewrap] {
+        let bench = Bench::with(level, |config| config.control_groups = false);
+        // Every process forks, ten times over: 1024, should nothing stop them, for eight seconds.
+        let mark = format!("free-bomb-{}-{level}", std::process::id());
+        let script = "import os, time\nfor _ in range(10):\n    if os.fork() == 0: os.setsid()\ntime.sleep(8)";
+        let mut command = bench.command(&["python3", "-c", script, &mark]);
+        command.limits.processes = 100;
+        let finished = bench.sandbox.run(command).await.unwrap();
+        assert_eq!(finished.exit, Exit::Exceeded(Resource::Processes), "{finished:?}");
+        assert!(finished.wall < Duration::from_secs(7), "{finished:?}");
+        assert_eq!(processes_with(&mark), Vec::<String>::new());
     }
 }
 

@@ -94,7 +94,7 @@ on_both_levels! {
         }
     }
 
-    async fn a_file_outside_keeps_its_contents_mode_and_times(bench) {
+    async fn a_file_outside_keeps_its_contents_and_its_place(bench) {
         let secret = bench.data().join("secret");
         let before = fs::metadata(&secret).unwrap();
         let script = format!(
@@ -150,6 +150,35 @@ print('read', libc.syscall(310, os.getppid(), 0, 0, 0, 0, 0), ctypes.get_errno()
         let own = std::process::id();
         let finished = bench.sh(&format!("kill -0 {own} && echo reached; kill -9 -1; echo alive")).await;
         assert!(!finished.stdout.text.contains("reached"), "{finished:?}");
+    }
+
+    async fn the_host_can_be_slowed_down_by_no_call(bench) {
+        let own = std::process::id();
+        let finished = bench.python(&format!("
+import ctypes, os, signal
+libc = ctypes.CDLL(None, use_errno=True)
+info = ctypes.create_string_buffer(128)
+ctypes.cast(info, ctypes.POINTER(ctypes.c_int))[2] = -1
+print('queue', libc.syscall(129, {own}, int(signal.SIGURG), info))
+def tried(name, act):
+    try: act(); print(name, 0)
+    except OSError: print(name, -1)
+tried('user', lambda: os.setpriority(os.PRIO_USER, 0, 19))
+tried('nice', lambda: os.setpriority(os.PRIO_PROCESS, {own}, 19))
+tried('cpus', lambda: os.sched_setaffinity({own}, [0]))
+tried('idle', lambda: os.sched_setscheduler({own}, os.SCHED_IDLE, os.sched_param(0)))
+os.setpriority(os.PRIO_PROCESS, 0, 19)
+os.sched_setaffinity(0, [0])
+")).await;
+        // Inside, the user is one of its own, and the host's number nobody's.
+        let words = finished.stdout.text.replace("user 0\n", "user -1\n");
+        let is_own = bench.level == Level::Bubblewrap;
+        let said = if is_own { &words } else { &finished.stdout.text };
+        assert_eq!(said, "queue -1\nuser -1\nnice -1\ncpus -1\nidle -1\n", "{finished:?}");
+        assert_eq!(finished.exit, Exit::Code(0), "its own it may: {finished:?}");
+        let nice = fs::read_to_string("/proc/self/stat").unwrap();
+        let nice = nice[nice.rfind(')').unwrap() + 1..].split_whitespace().nth(16).unwrap().to_owned();
+        assert_ne!(nice, "19");
     }
 
     async fn there_is_no_network_not_even_the_hosts_loopback(bench) {
@@ -401,6 +430,21 @@ print([n for n in range(256) if is_open(n)])
         let finished = bench.sh(&format!("cd {h} 2>/dev/null; for f in .cargo/bin/tool .cargo/credentials.toml .cargo/registry/index .ssh/id .npmrc .pyenv/shims/snake .rustup/settings.toml notes; do cat {h}/$f 2>/dev/null && echo; done; echo RUSTUP_HOME=$RUSTUP_HOME")).await;
         assert_eq!(finished.stdout.text, format!(".cargo/bin/tool\n.pyenv/shims/snake\n.rustup/settings.toml\nRUSTUP_HOME={h}/.rustup\n"), "{finished:?}");
     }
+}
+
+#[tokio::test]
+async fn bubblewrap_keeps_the_modes_and_times_of_what_is_outside() {
+    let bench = Bench::new(Level::Bubblewrap);
+    let secret = bench.data().join("secret");
+    let before = fs::metadata(&secret).unwrap();
+    let script = format!(
+        "import os\nfor place in ({secret:?}, '/usr/bin/env', '/usr'):\n    for act in (lambda p: os.chmod(p, 0o777), lambda p: os.utime(p, (1, 1)), lambda p: os.chown(p, 1, 1), lambda p: os.setxattr(p, 'user.x', b'x')):\n        try: act(place); print('did', place)\n        except OSError: pass\n",
+    );
+    let finished = bench.python(&script).await;
+    assert_eq!((finished.exit, finished.stdout.text.as_str()), (Exit::Code(0), ""), "{finished:?}");
+    let after = fs::metadata(&secret).unwrap();
+    assert_eq!(before.permissions(), after.permissions());
+    assert_eq!(before.modified().unwrap(), after.modified().unwrap());
 }
 
 #[tokio::test]
