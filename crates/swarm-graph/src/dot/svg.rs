@@ -134,7 +134,7 @@ fn ways(
     }
 }
 
-/// Through the places that a line holds, upright in each of them.
+/// Through the places that a line holds.
 fn curve(line: &Line, points: &[(f64, f64)], places: &[Place]) -> String {
     let (from, to) = (&places[line.from], &places[line.to]);
     let (first, last) = (points[0], points[points.len() - 1]);
@@ -145,18 +145,38 @@ fn curve(line: &Line, points: &[(f64, f64)], places: &[Place]) -> String {
     };
     let start = (from.x + lean(from, first.0), from.y + sign * BOX_HEIGHT / 2.0);
     let end = (to.x + lean(to, last.0), to.y - sign * BOX_HEIGHT / 2.0);
+    let all: Vec<(f64, f64)> =
+        [start].into_iter().chain(points.iter().copied()).chain([end]).collect();
+    let leans = leans(&all);
     let mut path = format!("M{:.1} {:.1}", start.0, start.1);
-    let mut here = start;
-    for next in points.iter().chain([&end]) {
-        let middle = (here.1 + next.1) / 2.0;
+    for at in 1..all.len() {
+        let (here, next) = (all[at - 1], all[at]);
+        let third = (next.1 - here.1) / 3.0;
         let _ = write!(
             path,
-            "C{:.1} {middle:.1} {:.1} {middle:.1} {:.1} {:.1}",
-            here.0, next.0, next.0, next.1
+            "C{:.1} {:.1} {:.1} {:.1} {:.1} {:.1}",
+            here.0 + leans[at - 1] * third,
+            here.1 + third,
+            next.0 - leans[at] * third,
+            next.1 - third,
+            next.0,
+            next.1
         );
-        here = *next;
     }
     path
+}
+
+/// How far a line leans in each of its points, in x for y: upright at its ends and where it turns,
+/// else the harmonic mean of both sides, so that it never swings past a point (Fritsch and Butland,
+/// 1984).
+fn leans(points: &[(f64, f64)]) -> Vec<f64> {
+    let sides: Vec<f64> =
+        points.windows(2).map(|two| (two[1].0 - two[0].0) / (two[1].1 - two[0].1)).collect();
+    let between = sides.windows(2).map(|two| {
+        let (before, after) = (two[0], two[1]);
+        if before * after <= 0.0 { 0.0 } else { 2.0 * before * after / (before + after) }
+    });
+    std::iter::once(0.0).chain(between).chain([0.0]).collect()
 }
 
 /// From a box to itself, on its right.
