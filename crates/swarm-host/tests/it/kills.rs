@@ -127,16 +127,9 @@ impl Campaign {
         let over = CancellationToken::new();
         let watch = Watch { moment: Some(moment), seen: 0, over: over.clone(), tell: Some(tell) };
         *self.watch.lock().expect("no test panics in it") = watch;
-        // A group of its own, so that all of it is killed.
-        let mut child =
-            self.command().process_group(0).stderr(Stdio::null()).spawn().expect("it starts");
+        let mut child = begin(self.command());
         let has_ended = self.live(&mut child, moment, &mut told).await;
-        if !has_ended {
-            let group = format!("-{}", child.id().expect("it was not waited for"));
-            let killed = std::process::Command::new("kill").args(["-KILL", "--", &group]).status();
-            assert!(killed.expect("kill is installed").success());
-        }
-        child.wait().await.expect("it is gone");
+        kill(child).await;
         over.cancel();
         has_ended
     }
@@ -249,6 +242,21 @@ impl Campaign {
     }
 }
 
+/// Starts it in a group of its own, so that all of it can be killed.
+fn begin(mut command: tokio::process::Command) -> Child {
+    command.process_group(0).stderr(Stdio::null()).spawn().expect("it starts")
+}
+
+/// Kills all of its group; `kill -9` of what has ended already is none.
+async fn kill(mut child: Child) {
+    if let Ok(None) = child.try_wait() {
+        let group = format!("-{}", child.id().expect("it was not waited for"));
+        let killed = std::process::Command::new("kill").args(["-KILL", "--", &group]).status();
+        assert!(killed.expect("kill is installed").success());
+    }
+    child.wait().await.expect("it is gone");
+}
+
 /// Which turn a request asks for: each role has one conversation here.
 fn turn_of(request: &WireRequest) -> (String, usize) {
     (request.model().to_owned(), request.turn())
@@ -290,4 +298,26 @@ async fn a_process_killed_on_its_way_to_the_merge_merges_once() {
     let to_the_approval = Moment::Printed(1000);
     let on_the_way = [2, 1, 3, 1, 4, 6].map(Moment::Printed);
     campaign([to_the_approval].into_iter().chain(on_the_way)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_killed_again_and_again_ends_with_one_merge() {
+    let bench = Bench::new();
+    let demo = ["demo", "--yes", "--dir", "demo", "--json"];
+    // Right after its start first, while its repository may be half made.
+    for lines in [0, 5, 40, 70, 90] {
+        let mut child = begin(bench.command(&demo));
+        let mut printed = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        for _ in 0..lines {
+            if printed.next_line().await.expect("it is text").is_none() {
+                break;
+            }
+        }
+        kill(child).await;
+    }
+    let done = bench.run(&demo).await;
+    assert_eq!((done.code, &done.last()["outcome"]), (0, &json!("merged")), "{done:?}");
+    let repository = bench.path().join("demo/tally.git");
+    assert_eq!(git(&repository, &["rev-list", "--merges", "--count", "main"]), "1");
+    assert_eq!(git(&repository, &["branch", "--list"]).lines().count(), 2, "main and one branch");
 }

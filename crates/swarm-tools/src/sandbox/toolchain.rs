@@ -106,6 +106,12 @@ const SECRETS: &[&str] = &[
     ".zsh_history",
 ];
 
+/// Beside a `bin`, one of these tells that it is a tool's, and that its programs need the whole.
+const OF_A_TOOL: &[&str] = &["lib", "lib64", "libexec", "share", "pkg", "versions", "conda-meta"];
+
+/// One of these tells that it is somebody's project, whatever else is there.
+const OF_A_PROJECT: &[&str] = &[".git", ".env"];
+
 /// Beside a `bin` that holds cargo.
 const CARGO_SECRETS: &[&str] = &["config", "config.toml", "credentials", "credentials.toml"];
 
@@ -140,16 +146,20 @@ fn of_home(home: &Path, relative: &Path) -> Vec<PathBuf> {
     }
 }
 
-/// `/opt/tool/bin` is of use with `/opt/tool/lib`; a cargo home is not.
+/// `/opt/tool/bin` is of use with `/opt/tool/lib`; a cargo home is not, and neither is a project.
 fn of_machine(entry: &Path, home: Option<&Path>) -> PathBuf {
     let is_bin = matches!(
         entry.file_name().and_then(|name| name.to_str()),
         Some("bin" | "sbin" | "shims" | "condabin")
     );
+    let has_any =
+        |parent: &Path, names: &[&str]| names.iter().any(|name| parent.join(name).exists());
     match entry.parent() {
         Some(parent)
             if is_bin
                 && depth(parent) >= 2
+                && has_any(parent, OF_A_TOOL)
+                && !has_any(parent, OF_A_PROJECT)
                 && !entry.join("cargo").exists()
                 && !home.is_some_and(|home| home.starts_with(parent)) =>
         {
@@ -215,16 +225,20 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_of_the_machine_shows_its_whole_root_unless_it_holds_the_home() {
+    fn a_tool_of_the_machine_shows_its_whole_root_unless_it_is_a_home_or_a_project() {
         let machine = tempfile::tempdir().unwrap();
         let machine = machine.path();
-        made(machine, &["node/bin", "rust/bin", "users/bin", "users/anna"]);
+        made(machine, &["node/bin", "node/lib", "rust/bin", "rust/lib"]);
+        made(machine, &["users/bin", "users/lib", "users/anna"]);
+        made(machine, &["scripts/bin", "scripts/private", "app/bin", "app/lib", "app/.git"]);
         fs::write(machine.join("rust/bin/cargo"), "").unwrap();
-        let path = ["node/bin", "rust/bin", "users/bin"].map(|entry| machine.join(entry));
+        let path = ["node/bin", "rust/bin", "users/bin", "scripts/bin", "app/bin"];
+        let path = path.map(|entry| machine.join(entry));
         let config = config(&machine.join("users/anna"), &path);
         assert_eq!(
             roots(&config),
-            ["node", "rust/bin", "users/bin"].map(|root| machine.join(root))
+            ["app/bin", "node", "rust/bin", "scripts/bin", "users/bin"]
+                .map(|root| machine.join(root))
         );
     }
 
