@@ -30,7 +30,7 @@ use crate::graph::{Graph, OnExceed};
 use crate::node::{NodeContext, NodeError, RunScope};
 use crate::plan::{self, AfterFailure, Ending, RunFacts};
 use crate::settle;
-use crate::{heartbeat, resume};
+use crate::{cancel, heartbeat, resume};
 
 /// Backoffs up to this long are waited for in place instead of giving the run back.
 const WAIT_IN_PLACE: Duration = Duration::from_secs(2);
@@ -175,13 +175,7 @@ impl<'e> Session<'e> {
             }
             if stopped {
                 let signals = self.engine.store().signals(&self.run.start.id).await?;
-                let cancel = signals.into_iter().find_map(|signal| match signal.kind {
-                    SignalKind::Cancel { by } => Some((signal.id, by)),
-                    SignalKind::Named { .. }
-                    | SignalKind::Answered { .. }
-                    | SignalKind::ChildEnded { .. } => None,
-                });
-                if let Some((id, by)) = cancel {
+                if let Some((id, by)) = cancel::wish(signals) {
                     self.pending.taken.push(id);
                     return self.cancel(&by).await;
                 }

@@ -370,7 +370,8 @@ impl Engine {
         self.send(run, key, kind).await
     }
 
-    /// Asks a run and all it started to stop. `false`: it has ended.
+    /// Asks a run and all it started to stop; [`end_cancelled`](Self::end_cancelled) ends those
+    /// that nobody works on. `false`: it has ended.
     ///
     /// # Errors
     /// The store's failure.

@@ -96,6 +96,7 @@
 
 pub use swarm_core;
 
+mod cancel;
 pub mod check;
 pub mod defect;
 pub mod dot;

@@ -16,6 +16,7 @@ use swarm_core::port::store::{
 use swarm_core::run::RunStatus;
 
 use super::{Session, WAIT_IN_PLACE};
+use crate::cancel;
 use crate::engine::Driven;
 use crate::plan;
 use crate::settle::{self, Next};
@@ -138,21 +139,17 @@ impl Session<'_> {
     }
 
     pub(super) async fn cancel(&mut self, by: &str) -> store::Result<Driven> {
-        self.pending.events.push(NewEvent::run(EventKind::RUN_CANCELLED, json!({ "by": by })));
-        self.cancel_children();
         let pending = std::mem::take(&mut self.pending);
-        let status = RunStatus::Cancelled;
         let commit = Commit {
             steps: pending.steps,
             withdrawn: pending.withdrawn,
             taken: pending.taken,
             outgoing: pending.outgoing,
             events: pending.events,
-            release: Some(Release::Ended { status, output: None, failure: None }),
             ..self.empty_commit()
         };
-        self.engine.commit(commit).await?;
-        Ok(Driven::Ended(status))
+        self.engine.commit(cancel::ended(commit, by)).await?;
+        Ok(Driven::Ended(RunStatus::Cancelled))
     }
 
     /// Gives the run back as it is: what has ended is kept, the rest is for the next claim.

@@ -8,8 +8,11 @@ use swarm_core::id::{QueueName, WorkerId};
 use swarm_core::port::store::{self, AnswerError};
 use swarm_core::run::{Limit, RunStatus};
 use swarm_core::spend::UsdMicros;
-use swarm_graph::engine::{AnswerRefused, Control, Driven, Error, StartOptions};
+use swarm_graph::engine::{AnswerRefused, Control, Driven, Engine, Error, StartOptions};
+use swarm_graph::library::Library;
+use swarm_graph::registry::Registry;
 use swarm_graph::store::memory::MemoryStore;
+use swarm_graph::testkit::SeededEntropy;
 
 use crate::rig::{Rig, World, graph, graph_named, id, most_at_once, output, person, registry};
 
@@ -414,8 +417,8 @@ nodes:
     assert_eq!(output(&rig.run("r.assign#1/0").await), json!({ "said": ["yes"] }));
 }
 
-#[tokio::test(start_paused = true)]
-async fn cancelling_a_run_cancels_what_it_started_and_withdraws_its_questions() {
+/// A run whose child asks a person.
+async fn asking_child() -> Rig {
     let world = World::default();
     let registry = registry(&world);
     let main = graph(
@@ -430,15 +433,40 @@ async fn cancelling_a_run_cancels_what_it_started_and_withdraws_its_questions() 
     let rig = Rig::new(Arc::new(MemoryStore::new()), vec![main, leaf], registry);
     rig.finish(json!({})).await;
     assert_eq!(rig.open_blocks().await.len(), 1);
-    assert!(rig.engine.cancel(&id("r"), "ada").await.unwrap());
-    rig.work().await.unwrap();
+    rig
+}
+
+async fn assert_both_are_cancelled(rig: &Rig) {
     let cancelled = RunStatus::Cancelled;
     assert_eq!(
         rig.statuses().await,
         [("r".to_owned(), cancelled), ("r.a#1".to_owned(), cancelled)]
     );
     assert_eq!(rig.open_blocks().await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelling_a_run_cancels_what_it_started_and_withdraws_its_questions() {
+    let rig = asking_child().await;
+    assert!(rig.engine.cancel(&id("r"), "ada").await.unwrap());
+    rig.work().await.unwrap();
+    assert_both_are_cancelled(&rig).await;
     assert!(!rig.engine.cancel(&id("r"), "ada").await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_run_that_only_waits_ends_without_a_worker_or_its_graph() {
+    let rig = asking_child().await;
+    let me = WorkerId::new("me").unwrap();
+    let clock = rig.engine.clock().clone();
+    let entropy = Arc::new(SeededEntropy::new(2));
+    let library = Arc::new(Library::new(Registry::new()));
+    let bare = Engine::new(rig.store.clone(), clock, entropy, library);
+    assert!(!bare.end_cancelled(&id("r"), &me).await.unwrap(), "nobody wants that yet");
+    assert_eq!(rig.open_blocks().await.len(), 1);
+    bare.cancel(&id("r"), "ada").await.unwrap();
+    assert!(bare.end_cancelled(&id("r"), &me).await.unwrap());
+    assert_both_are_cancelled(&rig).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,10 +3,12 @@
 use anyhow::Result;
 use serde_json::json;
 use swarm_graph::engine::Engine;
+use swarm_graph::system::SystemEntropy;
 
 use super::{find, out::Out, people};
 use crate::cli;
 use crate::config::Settings;
+use crate::worker::worker_id;
 
 /// Runs the command.
 ///
@@ -22,14 +24,17 @@ pub async fn run(
     let by = people::answerer(settings, given.login.as_deref())?;
     let id = &run.start.id;
     let asked = engine.cancel(id, &by.login).await?;
-    out.print(&json!({ "run": id, "cancelling": asked }), || {
-        if asked {
-            format!(
-                "Run {id} and all below it will stop as soon as a process works on them. What they \
-                 made is kept."
-            )
-        } else {
+    let has_ended = engine.end_cancelled(id, &worker_id(&SystemEntropy)).await?;
+    out.print(&json!({ "run": id, "cancelling": asked, "ended": has_ended }), || {
+        if !asked {
             format!("Run {id} has already {}.", run.status.as_str())
+        } else if has_ended {
+            format!("Run {id} and all below it are cancelled. What they made is kept.")
+        } else {
+            format!(
+                "Run {id} and all below it stop as soon as the processes that work on them see it. \
+                 What they made is kept."
+            )
         }
     })
 }

@@ -212,6 +212,13 @@ async fn a_cancelled_run_fails_and_keeps_its_branch() {
     let waiting = run_json(&bench, &repository).await;
     let run = waiting.last()["run"].as_str().expect("a run").to_owned();
     assert_eq!(bench.run(&["cancel", &run]).await.code, 0);
+    // Nobody works on it, and still all of it has ended.
+    let open = bench.run(&["blocks", "list", "--json"]).await.json();
+    assert_eq!(open, json!([]));
+    let runs = bench.run(&["runs", "list", "--all", "--json"]).await.json();
+    let statuses = runs.as_array().expect("a list").iter().map(|run| &run["status"]);
+    let left: Vec<_> = statuses.filter(|status| **status == json!("waiting")).collect();
+    assert!(left.is_empty(), "{runs}");
     let cancelled = run_json(&bench, &repository).await;
     assert_eq!(
         (cancelled.code, &cancelled.last()["outcome"]),
