@@ -128,7 +128,10 @@ pub(super) fn roots(config: &Config) -> Vec<PathBuf> {
         let inside = home.and_then(|home| Some((home, entry.strip_prefix(home).ok()?)));
         match inside {
             Some((home, relative)) => roots.extend(of_home(home, relative)),
-            None => roots.push(of_machine(&entry, home)),
+            None => match of_another_home(&entry) {
+                Some(needed) => roots.extend(needed),
+                None => roots.push(of_machine(&entry, home)),
+            },
         }
     }
     roots
@@ -146,6 +149,17 @@ fn of_home(home: &Path, relative: &Path) -> Vec<PathBuf> {
     }
 }
 
+/// A tool in a home that is not ours, such as that of whoever made this machine's image.
+fn of_another_home(entry: &Path) -> Option<Vec<PathBuf>> {
+    let hidden = IN_A_HOME.iter().filter(|(prefix, _)| prefix.starts_with('.'));
+    hidden.flat_map(|(prefix, _)| entry.ancestors().map(move |at| (at, *prefix))).find_map(
+        |(at, prefix)| {
+            let relative = entry.strip_prefix(at).ok()?;
+            relative.starts_with(prefix).then(|| of_home(at, relative))
+        },
+    )
+}
+
 /// `/opt/tool/bin` is of use with `/opt/tool/lib`; a cargo home is not, and neither is a project.
 fn of_machine(entry: &Path, home: Option<&Path>) -> PathBuf {
     let is_bin = matches!(
@@ -159,7 +173,8 @@ fn of_machine(entry: &Path, home: Option<&Path>) -> PathBuf {
             if is_bin
                 && depth(parent) >= 2
                 && has_any(parent, OF_A_TOOL)
-                && !has_any(parent, OF_A_PROJECT)
+                // Version managers are checkouts of their own source.
+                && (entry.ends_with("shims") || !has_any(parent, OF_A_PROJECT))
                 && !entry.join("cargo").exists()
                 && !home.is_some_and(|home| home.starts_with(parent)) =>
         {
@@ -238,6 +253,22 @@ mod tests {
         assert_eq!(
             roots(&config),
             ["app/bin", "node", "rust/bin", "scripts/bin", "users/bin"]
+                .map(|root| machine.join(root))
+        );
+    }
+
+    #[test]
+    fn a_version_manager_shows_its_whole_root_in_any_home_and_in_none() {
+        let machine = tempfile::tempdir().unwrap();
+        let machine = machine.path();
+        made(machine, &["root/.pyenv/shims", "root/.pyenv/versions", "root/.pyenv/.git"]);
+        made(machine, &["root/.cargo/bin", "root/.rustup", "root/.ssh", "anna"]);
+        made(machine, &["opt/rbenv/shims", "opt/rbenv/versions", "opt/rbenv/.git"]);
+        let path = ["root/.pyenv/shims", "root/.cargo/bin", "opt/rbenv/shims"];
+        let config = config(&machine.join("anna"), &path.map(|entry| machine.join(entry)));
+        assert_eq!(
+            roots(&config),
+            ["opt/rbenv", "root/.cargo/bin", "root/.pyenv", "root/.rustup"]
                 .map(|root| machine.join(root))
         );
     }
