@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 use swarm_core::time::Timestamp;
+use swarm_graph::engine::AnswerRefused;
 use thiserror::Error;
 
 pub mod answer;
@@ -33,6 +34,7 @@ pub struct Usage(pub String);
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     let is_usage = error.downcast_ref::<Usage>().is_some()
+        || matches!(error.downcast_ref::<AnswerRefused>(), Some(AnswerRefused::Misfit(_)))
         || error.downcast_ref::<crate::config::Error>().is_some();
     ExitCode::from(if is_usage { 2 } else { 1 })
 }

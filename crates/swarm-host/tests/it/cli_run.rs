@@ -346,6 +346,30 @@ async fn a_missing_key_is_asked_for_and_the_run_goes_on_once_it_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_issue_over_its_budget_asks_and_goes_on_when_the_limit_is_raised() {
+    let bench = Bench::new();
+    let server = server(mend_python()).await;
+    // Less than one turn may need.
+    bench.ask_with(&server, "budget: { tokens: 10000 }\n");
+    bench.write("issue.md", ISSUE);
+    let repository = bench.repository("app", PYTHON);
+    let waiting = run_json(&bench, &repository).await;
+    assert_eq!(waiting.code, 3, "{waiting:?}");
+    assert!(server.requests().is_empty(), "nothing was bought");
+    let block = bench.run(&["blocks", "list", "--json"]).await.json()[0].clone();
+    assert_eq!(block["ask"]["reason"], json!("budget"), "{block}");
+    let id = block["id"].as_str().expect("an id");
+    let lower =
+        bench.run(&["answer", id, "--value", r#"{"choice":"raise","tokens":"many"}"#]).await;
+    assert_eq!(lower.code, 2, "{lower:?}");
+    let raise = r#"{"choice":"raise","tokens":1000000}"#;
+    assert_eq!(bench.run(&["answer", id, "--value", raise]).await.code, 0);
+    let going_on = run_json(&bench, &repository).await;
+    assert!(going_on.last()["pr"].as_u64().is_some(), "{going_on:?}");
+    assert!(going_on.last()["reasons"].to_string().contains("Approval needed"), "{going_on:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn events_are_lines_of_json_and_the_last_one_is_the_final_object() {
     let bench = Bench::new();
     let server = server(mend_python()).await;
