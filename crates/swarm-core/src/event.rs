@@ -40,6 +40,9 @@ impl EventKind {
     pub const NODE_FAILED: Self = Self(Cow::Borrowed("node.failed"));
     /// A failure was routed by `catch`; data: the failure, `to`.
     pub const NODE_CAUGHT: Self = Self(Cow::Borrowed("node.caught"));
+    /// A step was called off because another line of a race arrived first; data: `race`,
+    /// `winner` (the step that arrived).
+    pub const NODE_CANCELLED: Self = Self(Cow::Borrowed("node.cancelled"));
     /// A question was asked; data: the block's `id`, `reason`, `question`.
     pub const QUESTION_ASKED: Self = Self(Cow::Borrowed("question.asked"));
     /// A question was answered; data: the block's `id`, `by`.

@@ -9,6 +9,7 @@ mod flow;
 mod node;
 mod parallel;
 mod policies;
+mod race;
 mod state;
 mod value;
 
@@ -22,7 +23,7 @@ use swarm_core::id::{GraphName, NodeName};
 use crate::defect::report::Report;
 use crate::defect::{Code, Defects, suggest};
 use crate::expr::{Env, Type};
-use crate::graph::{Graph, GraphOutput};
+use crate::graph::{Graph, GraphOutput, Race};
 use crate::registry::Registry;
 use crate::spec::read::Read as _;
 use crate::spec::yaml::{Span, Yaml, parse};
@@ -261,7 +262,7 @@ impl Checker<'_> {
             specs.iter().map(|(name, spec)| self.node(name, spec, &place)).collect();
         let entry =
             spec.entry.as_ref().and_then(|entry| self.entry(&entry.value, entry.at, &place));
-        let topology = self.flow(&drafts, entry, limits, &state);
+        let (topology, races) = self.flow(&drafts, entry, limits, &state);
         let bundle = bundle::bundle(tree, &policies);
         let nodes: Option<IndexMap<NodeName, _>> = drafts
             .into_iter()
@@ -277,9 +278,18 @@ impl Checker<'_> {
             output: output.map(|(schema, value)| GraphOutput { schema, value }),
             channels: state.channels,
             entry: nodes.get_index(entry?)?.0.clone(),
-            nodes,
             limits,
             budget: defaults.budget,
+            races: races
+                .iter()
+                .map(|race| {
+                    let name = |index: &usize| Some(nodes.get_index(*index)?.0.clone());
+                    let members = race.members.iter().filter_map(name).collect();
+                    let field = race.field.iter().filter_map(name).collect();
+                    Some(Race { node: name(&race.node)?, members, field })
+                })
+                .collect::<Option<_>>()?,
+            nodes,
             topology,
             warnings: Vec::new(),
         })

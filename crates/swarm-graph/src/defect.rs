@@ -124,6 +124,8 @@ codes! {
     ParallelWriters = "parallel-writers",
     /// A join that can never be met.
     JoinNeverMet = "join-never-met",
+    /// A race without rivals, or one whose lines cannot be told apart.
+    BadRace = "bad-race",
     /// A node whose output goes nowhere.
     UnusedOutput = "unused-output",
     /// A route's `max` that a lower limit of the graph makes meaningless.

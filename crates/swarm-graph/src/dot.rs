@@ -96,6 +96,9 @@ fn box_of(node: &GraphNode) -> Shape {
     if !node.when_all.is_empty() {
         detail.push_str(", joins");
     }
+    if !node.when_any.is_empty() {
+        detail.push_str(", the first wins");
+    }
     Shape { title: node.name.to_string(), detail, form }
 }
 

@@ -4,6 +4,7 @@
 //! ends while its siblings still run is committed by itself at once, and a later claim finds it
 //! among [`Claim::finished`] instead of running it again.
 
+mod off;
 mod rest;
 mod start;
 mod wall;
@@ -20,7 +21,7 @@ use swarm_core::escalation::Block;
 use swarm_core::event::{EventKind, NewEvent};
 use swarm_core::failure::Failure;
 use swarm_core::id::{BlockId, StepId};
-use swarm_core::port::store::{self, Claim, Commit, Outgoing, Recipient, SignalKind};
+use swarm_core::port::store::{self, Claim, Commit, Outgoing};
 use swarm_core::run::{NewRun, RunRecord};
 use swarm_core::time::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +31,8 @@ use crate::graph::{Graph, OnExceed};
 use crate::node::{NodeContext, NodeError, RunScope};
 use crate::plan::{self, AfterFailure, Ending, RunFacts};
 use crate::settle;
-use crate::{cancel, heartbeat, resume};
+use crate::worker::POLL;
+use crate::{cancel, heartbeat, race, resume};
 
 /// Backoffs up to this long are waited for in place instead of giving the run back.
 const WAIT_IN_PLACE: Duration = Duration::from_secs(2);
@@ -89,13 +91,15 @@ struct Pending {
     endings: Vec<Ending>,
     steps: Vec<StepRecord>,
     blocks: Vec<Block>,
+    /// Steps that will not go on: what they asked and started is called back.
+    lost: BTreeSet<StepId>,
     withdrawn: Vec<BlockId>,
     children: Vec<NewRun>,
     taken: Vec<u64>,
     outgoing: Vec<Outgoing>,
     events: Vec<NewEvent>,
-    /// Events of taken signals: stored only together with their being taken.
-    taken_events: Vec<NewEvent>,
+    /// Events of taken signals and lost races: stored only together with what they tell.
+    settled_events: Vec<NewEvent>,
 }
 
 impl<'e> Session<'e> {
@@ -200,8 +204,10 @@ impl<'e> Session<'e> {
         if !waits && std::mem::replace(&mut self.has_looked, true) {
             return Ok(None);
         }
-        let signals = self.engine.store().signals(&self.run.start.id).await?;
+        let mut signals = self.engine.store().signals(&self.run.start.id).await?;
         self.seen = signals.iter().map(|signal| signal.id).max().unwrap_or(0);
+        // What an earlier look in this superstep took is in the store until its commit.
+        signals.retain(|signal| !self.pending.taken.contains(&signal.id));
         let now = self.engine.clock().now();
         let taken = resume::take(
             &self.graph,
@@ -212,8 +218,9 @@ impl<'e> Session<'e> {
         );
         self.is_dirty |= !taken.ids.is_empty() || !taken.endings.is_empty();
         self.pending.taken.extend(taken.ids);
-        self.pending.taken_events.extend(taken.events);
+        self.pending.settled_events.extend(taken.events);
         self.pending.endings.extend(taken.endings);
+        self.call_off();
         if let Some(answer) = taken.wall_answer {
             self.answer_wall(&answer);
         }
@@ -241,6 +248,12 @@ impl<'e> Session<'e> {
                     self.stop_running(running, &mut at_work).await?;
                     return Ok(true);
                 }
+                () = self.next_look(&at_work) => {
+                    if self.take_signals().await?.is_some() {
+                        self.stop.cancel();
+                    }
+                    continue;
+                }
             };
             let Some(attempt) = attempt else {
                 return Ok(self.control.drain.is_cancelled() && self.has_due());
@@ -253,6 +266,22 @@ impl<'e> Session<'e> {
         }
     }
 
+    /// Returns when a signal or a moment may have decided a race that steps at work take part in;
+    /// never, when there is none.
+    async fn next_look(&self, at_work: &BTreeSet<StepId>) {
+        let cursor = &self.checkpoint.cursor;
+        if !race::is_contested(&self.graph, cursor, at_work) {
+            return std::future::pending().await;
+        }
+        let now = self.engine.clock().now();
+        let due = plan::timer_at(cursor).map_or(POLL, |until| until.since(now));
+        let mut woken = self.engine.woken();
+        tokio::select! {
+            _ = woken.changed() => {}
+            () = self.engine.clock().sleep(due.min(POLL)) => {}
+        }
+    }
+
     fn has_due(&self) -> bool {
         self.checkpoint.cursor.active.iter().any(|activation| activation.phase == Phase::Due)
     }
@@ -262,6 +291,7 @@ impl<'e> Session<'e> {
         at_work: &mut BTreeSet<StepId>,
     ) -> store::Result<Vec<BoxFuture<'static, Attempt>>> {
         let mut attempts = Vec::new();
+        self.end_finished(at_work);
         loop {
             let now = self.engine.clock().now();
             let Some(activation) =
@@ -284,6 +314,7 @@ impl<'e> Session<'e> {
                     self.is_dirty = true;
                     self.checkpoint.cursor.active.retain(|other| other.step != activation.step);
                     self.pending.endings.push(ending);
+                    self.call_off();
                 }
             }
         }
@@ -291,6 +322,20 @@ impl<'e> Session<'e> {
             self.commit_early().await?;
         }
         Ok(attempts)
+    }
+
+    /// Steps that a former claim finished end before any other begins: one of them may have won
+    /// a race.
+    fn end_finished(&mut self, at_work: &mut BTreeSet<StepId>) {
+        if self.finished.is_empty() || self.graph.races.is_empty() {
+            return;
+        }
+        let active = self.checkpoint.cursor.active.clone();
+        for activation in active.iter().filter(|activation| activation.phase == Phase::Due) {
+            if let Some(ending) = self.finished.remove(&activation.step) {
+                self.end(activation, ending, at_work);
+            }
+        }
     }
 
     fn park(&mut self, step: &StepId, phase: &Phase) {
@@ -311,38 +356,7 @@ impl<'e> Session<'e> {
             self.drop_items(&ending.activation, at_work);
         }
         self.pending.endings.push(ending);
-    }
-
-    /// A loop that failed leaves its other items: what they asked and started is called back.
-    /// Items still at work are stopped; when they end, they find no loop.
-    fn drop_items(&mut self, group: &Activation, at_work: &BTreeSet<StepId>) {
-        let cursor = &mut self.checkpoint.cursor;
-        for item in plan::live_items(cursor, group) {
-            if let Some(token) = self.tokens.get(&item.step) {
-                token.cancel();
-            }
-        }
-        let (dropped, kept) =
-            std::mem::take(&mut cursor.active).into_iter().partition(|other: &Activation| {
-                other.item.is_some()
-                    && other.node == group.node
-                    && other.visit == group.visit
-                    && !at_work.contains(&other.step)
-            });
-        cursor.active = kept;
-        for activation in dropped {
-            match activation.phase {
-                Phase::Answer { blocks } => self.pending.withdrawn.extend(blocks),
-                Phase::Child { run } => self.pending.outgoing.push(Outgoing {
-                    to: Recipient::Run(run),
-                    kind: SignalKind::Cancel { by: self.run.start.id.to_string() },
-                }),
-                Phase::Due
-                | Phase::Backoff { .. }
-                | Phase::Signal { .. }
-                | Phase::Foreach { .. } => {}
-            }
-        }
+        self.call_off();
     }
 
     async fn ended_attempt(
@@ -352,6 +366,12 @@ impl<'e> Session<'e> {
     ) -> store::Result<()> {
         let Attempt { activation, context, started_at, result } = attempt;
         self.tokens.remove(&activation.step);
+        let is_known =
+            self.checkpoint.cursor.active.iter().any(|other| other.step == activation.step);
+        if !is_known {
+            // It has lost a race meanwhile.
+            return Ok(());
+        }
         if activation.item.is_some()
             && plan::group_of(&self.checkpoint.cursor, &activation).is_none()
         {

@@ -3,6 +3,7 @@
 //! A `Graph` only comes out of [`crate::check`]: whoever has one need not ask whether a node or a
 //! channel exists. Names cross this module's border, petgraph's indices do not.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ pub struct Graph {
     pub(crate) entry: NodeName,
     pub(crate) limits: Limits,
     pub(crate) budget: Option<Budget>,
+    pub(crate) races: Vec<Race>,
     pub(crate) topology: Topology,
     pub(crate) warnings: Vec<Defect>,
 }
@@ -163,6 +165,17 @@ pub struct Channel {
     pub schema: Value,
 }
 
+/// Lines of a run of which the first to arrive calls off the others.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Race {
+    /// The node that runs once one has arrived.
+    pub(crate) node: NodeName,
+    /// The last node of each line.
+    pub(crate) members: Vec<NodeName>,
+    /// All nodes of all lines: those behind the fork that lead to a member.
+    pub(crate) field: BTreeSet<NodeName>,
+}
+
 /// One node.
 #[derive(Clone, Debug)]
 pub struct GraphNode {
@@ -175,6 +188,7 @@ pub struct GraphNode {
     pub(crate) retry: Option<Retry>,
     pub(crate) timeout: Timeouts,
     pub(crate) when_all: Vec<NodeName>,
+    pub(crate) when_any: Vec<NodeName>,
 }
 
 impl GraphNode {
@@ -230,6 +244,12 @@ impl GraphNode {
     #[must_use]
     pub fn when_all(&self) -> &[NodeName] {
         &self.when_all
+    }
+
+    /// The nodes of which the first to end well brings the run here and calls off the others.
+    #[must_use]
+    pub fn when_any(&self) -> &[NodeName] {
+        &self.when_any
     }
 }
 

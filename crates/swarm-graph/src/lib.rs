@@ -110,6 +110,7 @@ pub mod live;
 pub mod node;
 mod plan;
 mod question;
+mod race;
 pub mod registry;
 mod resume;
 pub mod schema;

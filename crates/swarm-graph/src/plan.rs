@@ -156,6 +156,19 @@ pub(crate) fn wake_at(cursor: &Cursor) -> Option<Timestamp> {
         .min()
 }
 
+/// The earliest moment at which a `wait` is over.
+pub(crate) fn timer_at(cursor: &Cursor) -> Option<Timestamp> {
+    let timers = cursor.active.iter().filter_map(|activation| match activation.phase {
+        Phase::Signal { until, .. } => until,
+        Phase::Due
+        | Phase::Backoff { .. }
+        | Phase::Answer { .. }
+        | Phase::Child { .. }
+        | Phase::Foreach { .. } => None,
+    });
+    timers.min()
+}
+
 /// The variables that an activation's expressions see.
 pub(crate) fn scope<'a>(
     facts: &'a RunFacts,

@@ -216,6 +216,9 @@ record! {
         optional timeout: TimeoutSpec,
         /// A join: it runs once all these nodes have led here.
         optional when_all: Vec<Spanned<String>>,
+        /// A race: it runs once the first of these nodes has ended well; the others, and what
+        /// leads to them, are called off.
+        optional when_any: Vec<Spanned<String>>,
     }
 
     /// A child run of another graph.

@@ -10,6 +10,7 @@ use petgraph::visit::{Dfs, EdgeRef, Reversed};
 use super::Checker;
 use super::node::Draft;
 use super::parallel::Together;
+use super::race::RaceDraft;
 use super::state::StateDraft;
 use crate::defect::{Code, suggest};
 use crate::graph::{Limits, Spot, Topology, Way};
@@ -23,16 +24,18 @@ impl Checker<'_> {
         entry: Option<usize>,
         limits: Limits,
         state: &StateDraft,
-    ) -> Topology {
+    ) -> (Topology, Vec<RaceDraft>) {
         let topology = topology(drafts);
         self.reach(drafts, entry, &topology);
         self.ends(drafts, &topology);
         self.cycles(drafts, &topology);
         self.bounds(drafts, limits);
-        let together = Together::of(&topology);
+        let races = self.races(drafts, entry, &topology);
+        let together = Together::of(&topology, &races);
         self.joins(drafts, entry, &together);
-        self.parallel_writers(drafts, &together, state);
-        topology
+        self.rivals(drafts, &races, &together);
+        self.parallel_writers(drafts, &together, &races, state);
+        (topology, races)
     }
 
     fn reach(&mut self, drafts: &[Draft], entry: Option<usize>, topology: &Topology) {
@@ -178,23 +181,32 @@ impl Checker<'_> {
         }
     }
 
-    fn parallel_writers(&mut self, drafts: &[Draft], together: &Together, state: &StateDraft) {
+    fn parallel_writers(
+        &mut self,
+        drafts: &[Draft],
+        together: &Together,
+        races: &[RaceDraft],
+        state: &StateDraft,
+    ) {
         for (channel, entry) in &state.channels {
             if entry.reducer.takes_parallel_writes() {
                 continue;
             }
-            let writers: Vec<(usize, Span)> = drafts
+            let writers: Vec<Writer> = drafts
                 .iter()
                 .enumerate()
-                .flat_map(|(index, draft)| {
-                    let all = draft.writes.iter().chain(&draft.catch_writes);
-                    all.filter(|(written, _)| written == channel).map(move |(_, at)| (index, *at))
+                .flat_map(|(node, draft)| {
+                    let well = draft.writes.iter().map(|write| (write, false));
+                    let all = well.chain(draft.catch_writes.iter().map(|write| (write, true)));
+                    all.filter(|((written, _), _)| written == channel)
+                        .map(move |((_, at), on_failure)| Writer { node, at: *at, on_failure })
                 })
                 .collect();
             let help = || {
                 Some("give the channel a reducer that takes several, such as `append`, or join the ways first".to_owned())
             };
-            for (position, (first, at)) in writers.iter().enumerate() {
+            for (position, writer) in writers.iter().enumerate() {
+                let Writer { node: first, at, .. } = writer;
                 let own = &drafts[*first];
                 if own.is_loop
                     && own.writes.iter().any(|(written, at_own)| written == channel && at_own == at)
@@ -205,9 +217,11 @@ impl Checker<'_> {
                     );
                     self.report.error(Code::ParallelWriters, *at, message).help = help();
                 }
-                let rival =
-                    writers[position..].iter().find(|(second, _)| together.may_be(*first, *second));
-                if let Some((second, _)) = rival {
+                let rival = writers[position..].iter().find(|second| {
+                    together.may_be(*first, second.node)
+                        && !races.iter().any(|race| race.keeps_one(writer, second))
+                });
+                if let Some(Writer { node: second, .. }) = rival {
                     let message = if first == second {
                         format!(
                             "`{}` may run twice at the same time, and writes channel `{channel}`",
@@ -224,6 +238,14 @@ impl Checker<'_> {
             }
         }
     }
+}
+
+/// A node that writes a channel.
+pub(super) struct Writer {
+    pub(super) node: usize,
+    pub(super) at: Span,
+    /// Whether it writes when it fails.
+    pub(super) on_failure: bool,
 }
 
 /// Nodes by their place in the file, `$end` behind the last.
@@ -251,7 +273,7 @@ fn topology(drafts: &[Draft]) -> Topology {
 }
 
 /// Where a node says that it leads to another.
-fn way_at(draft: &Draft, target: usize) -> Option<Span> {
+pub(super) fn way_at(draft: &Draft, target: usize) -> Option<Span> {
     let mut targets = draft.ways.iter().flat_map(|way| &way.to);
     targets.find(|(to, _)| *to == Some(target)).map(|(_, at)| *at)
 }

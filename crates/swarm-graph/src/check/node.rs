@@ -50,6 +50,7 @@ pub(super) struct Draft {
     pub(super) at: Span,
     pub(super) ways: Vec<WayDraft>,
     pub(super) when_all: Vec<Spanned<String>>,
+    pub(super) when_any: Vec<Spanned<String>>,
     /// The channels that it writes, and where it says so.
     pub(super) writes: Vec<(ChannelName, Span)>,
     /// The channels that it writes when it fails.
@@ -137,17 +138,20 @@ impl Checker<'_> {
         let retry = self.retry_of(spec, place);
         let timeout = self.timeouts(spec.timeout.as_ref(), place.defaults.timeout);
         let when_all = spec.when_all.clone().unwrap_or_default();
+        let when_any = spec.when_any.clone().unwrap_or_default();
         let is_whole =
             exits.is_some() && !ways.is_empty() && ways.iter().all(|way| !way.to.is_empty());
         let is_loop = spec.foreach.is_some();
         let clean = self.report.errors() == before;
         let node = node_name.zip(work).zip(exits).filter(|_| clean).map(|((name, work), exits)| {
-            let when_all =
-                when_all.iter().filter_map(|name| NodeName::new(&name.value).ok()).collect();
-            GraphNode { name, work, foreach, set, exits, catch, retry, timeout, when_all }
+            let names = |list: &[Spanned<String>]| {
+                list.iter().filter_map(|name| NodeName::new(&name.value).ok()).collect()
+            };
+            let (when_all, when_any) = (names(&when_all), names(&when_any));
+            GraphNode { name, work, foreach, set, exits, catch, retry, timeout, when_all, when_any }
         });
         let (name, at) = (name.value.clone(), name.at);
-        Draft { name, at, ways, when_all, writes, catch_writes, is_loop, is_whole, node }
+        Draft { name, at, ways, when_all, when_any, writes, catch_writes, is_loop, is_whole, node }
     }
 
     /// Which keys exclude and need each other.
@@ -160,6 +164,11 @@ impl Checker<'_> {
         self.exactly_one(Code::OneWork, name.at, &what, &works, &present(&works));
         let exits = ["next", "routes"];
         self.exactly_one(Code::OneExit, name.at, &what, &exits, &present(&exits));
+        if spec.has("when_all") && spec.has("when_any") {
+            let message = format!("{what} has both `when_all` and `when_any`");
+            self.report.error(Code::KeyClash, spec.key_at("when_any"), message).help =
+                Some("a join waits for all, a race for the first: use two nodes".to_owned());
+        }
         for (key, needed) in [("config", "uses"), ("with", "uses")] {
             if spec.has(key) && !spec.has(needed) && works.iter().any(|work| spec.has(work)) {
                 let message = format!("`{key}` is only for a node with `{needed}`");

@@ -1,7 +1,8 @@
 //! Which nodes may be at work at the same time.
 //!
 //! A run is tokens on nodes: a way with several targets makes several of one, a join waits until
-//! it holds a token from each node that it waits for and makes one of them. All pairs of places
+//! it holds a token from each node that it waits for and makes one of them, a race takes one token
+//! and removes those of its other lines. All pairs of places
 //! that two tokens may hold at once are found by letting one of the two move at a time.
 //!
 //! Conservative: a pair that is not here is never together; a pair that is here may be.
@@ -11,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use petgraph::graph::NodeIndex;
 use petgraph::visit::EdgeRef;
 
+use super::race::RaceDraft;
 use crate::graph::Topology;
 
 /// A set of places by their numbers.
@@ -66,8 +68,8 @@ pub(super) struct Together {
 
 impl Together {
     /// Follows every two tokens.
-    pub(super) fn of(topology: &Topology) -> Self {
-        let map = Map::of(topology);
+    pub(super) fn of(topology: &Topology, races: &[RaceDraft]) -> Self {
+        let map = Map::of(topology, races);
         let mut search = Search::over(&map);
         for (first, second) in &map.forks {
             search.meet(*first, &Places::one(*second));
@@ -106,10 +108,12 @@ struct Map {
     waits: BTreeMap<(usize, usize), usize>,
     /// The joins, each with its waits.
     joins: Vec<(usize, Vec<usize>)>,
+    /// The places whose tokens are gone once a token is on a race.
+    gone: BTreeMap<usize, Places>,
 }
 
 impl Map {
-    fn of(topology: &Topology) -> Self {
+    fn of(topology: &Topology, races: &[RaceDraft]) -> Self {
         let is_join = |node: NodeIndex| topology[node].is_some_and(|spot| spot.is_join);
         let mut waits = BTreeMap::new();
         let mut joins: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
@@ -143,7 +147,18 @@ impl Map {
                 targets.iter().flat_map(|first| pairs(*first)).collect::<Vec<_>>()
             })
             .collect();
-        Self { next, forks, waits, joins: joins.into_iter().collect() }
+        let gone = races
+            .iter()
+            .map(|race| {
+                let behind = waits.iter().filter(|((_, join), _)| race.field.contains(join));
+                let mut gone = Places::default();
+                for place in race.field.iter().chain(behind.map(|(_, wait)| wait)) {
+                    gone.add(&Places::one(*place));
+                }
+                (race.node, gone)
+            })
+            .collect();
+        Self { next, forks, waits, joins: joins.into_iter().collect(), gone }
     }
 }
 
@@ -187,7 +202,10 @@ impl<'m> Search<'m> {
         while let Some(place) = self.due.pop() {
             let others = std::mem::take(&mut self.fresh[place]);
             for next in &self.map.next[place] {
-                self.meet(*next, &others);
+                match self.map.gone.get(next) {
+                    Some(gone) => self.meet(*next, &others.clone().without(gone)),
+                    None => self.meet(*next, &others),
+                };
             }
         }
     }

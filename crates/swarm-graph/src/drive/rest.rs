@@ -24,6 +24,7 @@ use crate::settle::{self, Next};
 impl Session<'_> {
     /// Ends the superstep: reduces, routes, commits. `Some` when the run now rests.
     pub(super) async fn settle(&mut self) -> store::Result<Option<Driven>> {
+        self.call_back().await?;
         let endings = std::mem::take(&mut self.pending.endings);
         let active_before: BTreeSet<StepId> = self
             .checkpoint
@@ -57,7 +58,7 @@ impl Session<'_> {
             self.checkpoint.seq += 1;
         }
         let mut pending = std::mem::take(&mut self.pending);
-        pending.taken_events.append(&mut pending.events);
+        pending.settled_events.append(&mut pending.events);
         let commit = Commit {
             checkpoint: is_dirty.then(|| CheckpointWrite {
                 seq: self.checkpoint.seq,
@@ -70,7 +71,7 @@ impl Session<'_> {
             children: pending.children,
             taken: pending.taken,
             outgoing: pending.outgoing,
-            events: pending.taken_events,
+            events: pending.settled_events,
             release,
             ..self.empty_commit()
         };

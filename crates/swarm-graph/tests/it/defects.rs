@@ -199,7 +199,7 @@ fn unknown_and_repeated_keys_and_wrong_types_do_not_hide_each_other() {
     bad-value 18:64 expected a whole number, found a text
     bad-value 18:80 `skip` is none of the words allowed here (known: collect, fail, ignore)
     bad-value 19:11 the list is empty
-    bad-value 20:8 a node is a list, not a mapping (write a mapping with uses, run, wait, gate, config, with, set, next, routes, foreach, catch, retry, timeout, when_all)
+    bad-value 20:8 a node is a list, not a mapping (write a mapping with uses, run, wait, gate, config, with, set, next, routes, foreach, catch, retry, timeout, when_all, when_any)
     bad-name 21:3 a key must be a text, found a number (put it in quotes)
     "#);
 }

@@ -10,6 +10,8 @@ mod expressions;
 mod hostile;
 mod linking;
 mod loading;
+mod pages;
+mod race;
 mod rig;
 mod shop;
 mod store;

@@ -163,7 +163,8 @@ impl Board {
         if let Some(step) = &event.step {
             let key = (event.run.clone(), step.to_string());
             match event.kind.as_str() {
-                "node.finished" | "node.failed" | "node.caught" | "question.asked" => {
+                "node.finished" | "node.failed" | "node.caught" | "node.cancelled"
+                | "question.asked" => {
                     self.doing.remove(&key);
                 }
                 _ => {

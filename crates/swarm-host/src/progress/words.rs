@@ -32,6 +32,9 @@ pub(super) fn describe(event: &Event) -> Option<(Tone, String)> {
         "node.caught" => {
             (Tone::Plain, format!("goes on with {} after: {}", text(&data["to"]), failure(data)))
         }
+        "node.cancelled" => {
+            (Tone::Plain, format!("called off: {} was first", text(&data["winner"])))
+        }
         "run.succeeded" => (Tone::Good, "finished".to_owned()),
         "run.failed" => (Tone::Bad, format!("failed: {}", failure(data))),
         "run.cancelled" => (Tone::Bad, format!("cancelled by {}", text(&data["by"]))),
