@@ -312,7 +312,7 @@ impl<'s> Run<'s> {
                 let value = arg(0)?;
                 match &*value {
                     Value::String(_) => value,
-                    Value::Number(number) => Cow::Owned(number.to_string().into()),
+                    Value::Number(number) => Cow::Owned(number_text(number).into()),
                     Value::Bool(value) => Cow::Owned(value.to_string().into()),
                     other => return Err(wrong("a string, a number or a boolean", other)),
                 }
@@ -578,4 +578,12 @@ pub(super) fn pattern_of(pattern: &str) -> Result<regex::Regex> {
         .size_limit(PATTERN_SIZE_MAX)
         .build()
         .map_err(|_| ErrorKind::Conversion(format!("`{pattern}` is no regular expression")))
+}
+
+/// A number as CEL's `string` writes it: one that is whole has no fraction.
+pub(super) fn number_text(number: &serde_json::Number) -> String {
+    match number.as_f64() {
+        Some(float) if number.is_f64() => float.to_string(),
+        Some(_) | None => number.to_string(),
+    }
 }

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value};
 
+use super::eval::number_text;
 use super::{Error, ErrorKind, Expr, Scope};
 
 /// JSON with expressions inside, compiled.
@@ -48,6 +49,7 @@ impl Template {
                         Piece::Expr(expr) => match expr.eval(scope)? {
                             Value::String(part) => text.push_str(&part),
                             Value::Null => {}
+                            Value::Number(number) => text.push_str(&number_text(&number)),
                             other => text.push_str(&other.to_string()),
                         },
                     }

@@ -65,6 +65,7 @@ fn expressions_have_the_values_that_cel_gives_them() {
     check("input.issue.contains('the') && input.issue.matches('^F.x')", json!(true));
     check("input.words.join(', ')", json!("a, b"));
     check("string(input.n) + string(input.yes) + string('x')", json!("3truex"));
+    check("string(1.5 + 1.5) + string(0.5)", json!("30.5"));
     check("int('12') + int(2.9) + int(input.n)", json!(17));
     check("double('1.5') + double(1)", json!(2.5));
     check("bool('true')", json!(true));
@@ -221,8 +222,13 @@ fn expression() -> impl Strategy<Value = String> {
     })
 }
 
+/// How many programs to try: `PROPTEST_CASES`, or a few.
+fn env_cases(few: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(few)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: env_cases(1500), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_cel_gives_a_value_has_the_same_value_here(source in expression()) {
@@ -244,6 +250,8 @@ proptest! {
             match ours {
                 // JSON does not tell a float that is whole from an integer.
                 Ok(ours) => prop_assert!(same(&ours, &theirs), "{source}: {ours} and {theirs}"),
+                // The other joins a list and a map, which the language does not know.
+                Err(error) if error.to_string().contains("join a list and an object") => {}
                 Err(error) => prop_assert!(false, "{source}: {error}, and {theirs}"),
             }
         }
