@@ -79,6 +79,95 @@ pub struct Cursor {
     pub wall: Wall,
 }
 
+impl Cursor {
+    /// The same place for another run, with nothing that belongs to this one: whoever waits for
+    /// an answer, a child or a signal is due again, and so asks, starts or waits under the other
+    /// run's ids. Backoffs, loops with their items, and all counts stay; what people granted
+    /// beyond the wall-time budget does not, for that is counted from the start of a run.
+    #[must_use]
+    pub fn begun_anew(&self) -> Self {
+        let mut cursor = Self { wall: Wall::default(), ..self.clone() };
+        for activation in &mut cursor.active {
+            match activation.phase {
+                Phase::Answer { .. } | Phase::Child { .. } | Phase::Signal { .. } => {
+                    activation.phase = Phase::Due;
+                }
+                Phase::Due | Phase::Backoff { .. } | Phase::Foreach { .. } => {}
+            }
+        }
+        cursor
+    }
+
+    /// What is due, at work or waiting, in short.
+    #[must_use]
+    pub fn places(&self) -> Vec<Place> {
+        let place = |activation: &Activation| Place {
+            step: activation.step.clone(),
+            node: activation.node.clone(),
+            attempts: activation.attempts,
+            doing: Doing::of(&activation.phase),
+        };
+        self.active.iter().map(place).collect()
+    }
+}
+
+/// An activation in short.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Place {
+    /// Its step.
+    pub step: StepId,
+    /// The node.
+    pub node: NodeName,
+    /// Failed attempts so far.
+    pub attempts: u32,
+    /// What it is doing.
+    pub doing: Doing,
+}
+
+/// What an activation is doing, without the details of its [`Phase`].
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doing {
+    /// To be run in the next superstep.
+    Due,
+    /// To be run again after a failure.
+    Backoff,
+    /// Waits for answers.
+    Answer,
+    /// Waits for a child run.
+    Child,
+    /// Waits for a signal or a moment.
+    Signal,
+    /// A loop with items left.
+    Foreach,
+}
+
+impl Doing {
+    fn of(phase: &Phase) -> Self {
+        match phase {
+            Phase::Due => Self::Due,
+            Phase::Backoff { .. } => Self::Backoff,
+            Phase::Answer { .. } => Self::Answer,
+            Phase::Child { .. } => Self::Child,
+            Phase::Signal { .. } => Self::Signal,
+            Phase::Foreach { .. } => Self::Foreach,
+        }
+    }
+
+    /// The word as shown.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Due => "due",
+            Self::Backoff => "backoff",
+            Self::Answer => "answer",
+            Self::Child => "child",
+            Self::Signal => "signal",
+            Self::Foreach => "foreach",
+        }
+    }
+}
+
 /// What people granted beyond a run's wall-time budget.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Wall {

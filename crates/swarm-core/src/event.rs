@@ -32,6 +32,12 @@ impl EventKind {
     pub const RUN_CANCELLED: Self = Self(Cow::Borrowed("run.cancelled"));
     /// The run was handed back by a worker that drains.
     pub const RUN_RELEASED: Self = Self(Cow::Borrowed("run.released"));
+    /// The run began as a fork; data: the `run` and `seq` it came from.
+    pub const RUN_FORKED: Self = Self(Cow::Borrowed("run.forked"));
+    /// The events before this one are a copy; data: the `run` they came from.
+    pub const RUN_COPIED: Self = Self(Cow::Borrowed("run.copied"));
+    /// A person changed the state; data: `by`, the checkpoint's `seq`, the `channels`.
+    pub const STATE_EDITED: Self = Self(Cow::Borrowed("state.edited"));
     /// A step began; data: `attempt`.
     pub const NODE_STARTED: Self = Self(Cow::Borrowed("node.started"));
     /// A step finished; data: `ms`.

@@ -139,12 +139,24 @@ pub struct NewRun {
     pub limit: Limit,
 }
 
+/// Where a fork began.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct Origin {
+    /// The run that was forked; it may be gone since.
+    pub run: RunId,
+    /// The checkpoint that became the fork's first.
+    pub seq: u64,
+}
+
 /// A run as stored, without its state.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct RunRecord {
     /// What it was started with.
     #[serde(flatten)]
     pub start: NewRun,
+    /// Where it began, if it is a fork.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<Origin>,
     /// Where it stands.
     pub status: RunStatus,
     /// The epoch of its last claim.

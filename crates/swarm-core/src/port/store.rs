@@ -5,6 +5,8 @@
 //! it returns `Ok`, all of it will be found on restart; after an error, none of it is there,
 //! except for [`Error::Unknown`], where reading again tells.
 
+mod archive;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +24,11 @@ use crate::port::records::Records;
 use crate::run::{Epoch, Limit, NewRun, RunRecord, RunStatus};
 use crate::spend::Spend;
 use crate::time::Timestamp;
+
+pub use self::archive::{
+    Archive, CheckpointFilter, CheckpointInfo, CopyRun, DeleteError, Edit, EditError, Fork,
+    GRAPH_GRACE, Keep, Pruned, Retention,
+};
 
 /// Why the store did not do it.
 #[derive(Debug, Error)]
@@ -481,6 +488,13 @@ pub trait History: Send + Sync {
     /// The checkpoint of this number, or the last.
     async fn checkpoint(&self, run: &RunId, seq: Option<u64>) -> Result<Option<Checkpoint>>;
 
+    /// Checkpoints without their states, newest first; empty for an unknown run.
+    async fn checkpoints(
+        &self,
+        run: &RunId,
+        filter: &CheckpointFilter,
+    ) -> Result<Vec<CheckpointInfo>>;
+
     /// Steps that ended, oldest first.
     async fn steps(&self, run: &RunId) -> Result<Vec<StepRecord>>;
 }
@@ -497,11 +511,31 @@ pub trait Graphs: Send + Sync {
 
 /// A whole store.
 pub trait Store:
-    Leases + Commits + Journal + Questions + History + Graphs + Records + Send + Sync + 'static
+    Leases
+    + Commits
+    + Journal
+    + Questions
+    + History
+    + Archive
+    + Graphs
+    + Records
+    + Send
+    + Sync
+    + 'static
 {
 }
 
 impl<T> Store for T where
-    T: Leases + Commits + Journal + Questions + History + Graphs + Records + Send + Sync + 'static
+    T: Leases
+        + Commits
+        + Journal
+        + Questions
+        + History
+        + Archive
+        + Graphs
+        + Records
+        + Send
+        + Sync
+        + 'static
 {
 }

@@ -3,10 +3,12 @@
 //! One mutex guards all of it, so each call is a transaction. A call checks everything first and
 //! changes things only then: that is what makes a commit whole or absent here.
 
+mod archive;
 mod commit;
 mod journal;
 mod read;
 mod run;
+mod runs;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
@@ -25,6 +27,7 @@ use swarm_core::run::{Epoch, NewRun};
 use swarm_core::time::Timestamp;
 
 use self::run::Run;
+use self::runs::Runs;
 use super::rules;
 
 /// A whole store in memory.
@@ -58,21 +61,23 @@ impl MemoryStore {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// In the order of their creation; never removed, so an index stays good.
-    runs: Vec<Run>,
-    by_id: HashMap<RunId, usize>,
+    runs: Runs,
     blocks: IndexMap<BlockId, Block>,
     signals_last: u64,
-    graphs: HashMap<GraphHash, GraphText>,
+    graphs: HashMap<GraphHash, Kept>,
     records: BTreeMap<(String, String), Record>,
+}
+
+/// A graph text, and since when a prune knows that no run needs it.
+#[derive(Debug)]
+struct Kept {
+    text: GraphText,
+    unneeded_since: Option<Timestamp>,
 }
 
 impl Inner {
     fn find(&self, run: &RunId) -> Result<usize> {
-        self.by_id
-            .get(run)
-            .copied()
-            .ok_or_else(|| Error::NotFound { what: "run", id: run.to_string() })
+        self.runs.find(run).ok_or_else(|| Error::NotFound { what: "run", id: run.to_string() })
     }
 
     /// The run, if this claim still holds it.
@@ -89,7 +94,7 @@ impl Inner {
     }
 
     fn create(&mut self, new: NewRun, now: Timestamp) -> Result<bool> {
-        if self.by_id.contains_key(&new.id) {
+        if self.runs.find(&new.id).is_some() {
             return Ok(false);
         }
         let parent = match &new.parent {
@@ -98,8 +103,7 @@ impl Inner {
             }
             None => None,
         };
-        self.by_id.insert(new.id.clone(), self.runs.len());
-        self.runs.push(Run::new(new, parent, now));
+        self.runs.add(Run::new(new, parent, now));
         Ok(true)
     }
 
@@ -113,7 +117,14 @@ impl Inner {
         let id = self.signals_last;
         let signal = Signal { id, run: run.record.start.id.clone(), kind, at: now };
         run.signals.insert(id, signal);
-        run.wake(now)
+        self.wake(to, now)
+    }
+
+    /// Makes a waiting run ready; `false` if it does not wait.
+    fn wake(&mut self, at: usize, now: Timestamp) -> bool {
+        let woken = self.runs[at].wake(now);
+        self.runs.changed(at);
+        woken
     }
 
     /// Sends a signal to every ancestor; returns those that woke.
@@ -122,8 +133,9 @@ impl Inner {
         ancestors.into_iter().filter(|&to| self.send(to, kind.clone(), now)).collect()
     }
 
-    fn has_open_blocks(&self, run: &RunId) -> bool {
-        self.blocks.values().any(|block| block.run == *run && block.status == BlockStatus::Open)
+    fn has_open_blocks(&self, at: usize) -> bool {
+        let mut asked = self.runs[at].asked.iter();
+        asked.any(|block| self.blocks[block].status == BlockStatus::Open)
     }
 
     fn claim(
@@ -135,6 +147,7 @@ impl Inner {
     ) -> Result<Claim> {
         self.runs[at].check_format()?;
         self.runs[at].claim(worker, now, ttl);
+        self.runs.changed(at);
         let run = &self.runs[at];
         Ok(Claim {
             run: run.record.clone(),
@@ -154,14 +167,7 @@ impl Leases for MemoryStore {
         ttl: Duration,
     ) -> Result<Option<Claim>> {
         let mut inner = self.lock();
-        let next = (0..inner.runs.len())
-            .filter(|&at| {
-                let run = &inner.runs[at];
-                queues.contains(&run.record.start.queue)
-                    && run.is_claimable(now)
-                    && run.check_format().is_ok()
-            })
-            .min_by_key(|&at| (std::cmp::Reverse(inner.runs[at].record.start.priority), at));
+        let next = inner.runs.next(queues, now);
         next.map(|at| inner.claim(at, worker, now, ttl)).transpose()
     }
 
@@ -184,6 +190,7 @@ impl Leases for MemoryStore {
         let mut inner = self.lock();
         let at = inner.fenced(run, epoch)?;
         inner.runs[at].record.lease_until = Some(now + ttl);
+        inner.runs.changed(at);
         Ok(())
     }
 }
@@ -191,12 +198,14 @@ impl Leases for MemoryStore {
 #[async_trait]
 impl Graphs for MemoryStore {
     async fn put_graph(&self, graph: GraphText) -> Result<()> {
-        self.lock().graphs.entry(graph.hash.clone()).or_insert(graph);
+        let mut inner = self.lock();
+        let kept = inner.graphs.entry(graph.hash.clone());
+        kept.or_insert(Kept { text: graph, unneeded_since: None }).unneeded_since = None;
         Ok(())
     }
 
     async fn graph(&self, hash: &GraphHash) -> Result<Option<GraphText>> {
-        Ok(self.lock().graphs.get(hash).cloned())
+        Ok(self.lock().graphs.get(hash).map(|kept| kept.text.clone()))
     }
 }
 

@@ -3,18 +3,21 @@
 //!
 //! A store calls these; it never writes such a rule a second time in SQL.
 
-use std::collections::BTreeSet;
+mod archive;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use swarm_core::checkpoint::{Change, ChannelDelta};
 use swarm_core::escalation::{Answerer, Block, BlockStatus};
 use swarm_core::failure::Failure;
-use swarm_core::id::{ChannelName, RunId};
+use swarm_core::id::{BlockId, ChannelName, RunId};
 use swarm_core::port::store::{AnswerError, Commit, Error, Release, Result, SignalKind};
 use swarm_core::run::{Epoch, Limit, NewRun, RunStatus};
 use swarm_core::spend::{Spend, UsdMicros};
 use swarm_core::time::Timestamp;
+
+pub(super) use self::archive::*;
 
 /// How many merges may follow a full value before the store folds them into one.
 pub(super) const MERGES_MAX: u32 = 64;
@@ -53,13 +56,7 @@ pub(super) fn check_commit(commit: &Commit) -> Result<()> {
         }
     }
     if let Some(checkpoint) = &commit.checkpoint {
-        let mut seen = BTreeSet::new();
-        if let Some(delta) =
-            checkpoint.deltas.iter().find(|delta| !seen.insert(delta.channel.as_str()))
-        {
-            let why = format!("channel `{}` is written twice", delta.channel);
-            return Err(invalid("checkpoint", &commit.run, why));
-        }
+        check_deltas(&commit.run, &checkpoint.deltas)?;
     }
     match &commit.release {
         Some(Release::Ended { status, .. }) if !status.is_final() => {
@@ -86,7 +83,12 @@ pub(super) fn no_parent(parent: &RunId) -> Error {
 
 /// Refuses a block whose id is taken by another run.
 pub(super) fn foreign_block(block: &Block) -> Error {
-    invalid("block", &block.id, "a block of this id belongs to another run")
+    block_taken(&block.id)
+}
+
+/// Refuses an id of a block that is taken by another run.
+pub(super) fn block_taken(block: &BlockId) -> Error {
+    invalid("block", block, "a block of this id belongs to another run")
 }
 
 /// What a channel holds, as far as deltas care.
@@ -272,7 +274,11 @@ pub(super) fn raised(old: Limit, new: Limit) -> Limit {
     }
 }
 
-fn invalid(what: &'static str, id: &(impl ToString + ?Sized), why: impl Into<String>) -> Error {
+pub(super) fn invalid(
+    what: &'static str,
+    id: &(impl ToString + ?Sized),
+    why: impl Into<String>,
+) -> Error {
     Error::Invalid { what, id: id.to_string(), why: why.into() }
 }
 

@@ -5,11 +5,13 @@
 //! the same file: each transaction takes SQLite's write lock before it reads what it decides on.
 //! The pool never writes, and the writer never reads for the sake of reading: keep it so.
 
+mod archive;
 mod checkpoint;
 mod claim;
 mod commit;
 mod history;
 mod journal;
+mod prune;
 mod question;
 mod record;
 mod release;

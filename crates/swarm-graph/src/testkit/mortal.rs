@@ -12,8 +12,10 @@ use swarm_core::event::{Event, NewEvent};
 use swarm_core::id::{BlockId, GraphHash, QueueName, RunId, StepId, WorkerId};
 use swarm_core::port::records::{self, Record, Records};
 use swarm_core::port::store::{
-    AnswerError, Begun, Claim, Commit, Commits, Committed, Entry, EntryKey, Error, GraphText,
-    Graphs, History, Journal, Leases, Questions, Result, RunFilter, Signal, SignalKind, Store,
+    AnswerError, Archive, Begun, CheckpointFilter, CheckpointInfo, Claim, Commit, Commits,
+    Committed, CopyRun, DeleteError, Edit, EditError, Entry, EntryKey, Error, Fork, GraphText,
+    Graphs, History, Journal, Leases, Pruned, Questions, Result, Retention, RunFilter, Signal,
+    SignalKind, Store,
 };
 use swarm_core::run::{Epoch, Limit, NewRun, RunRecord};
 use swarm_core::spend::Spend;
@@ -234,9 +236,46 @@ impl History for MortalStore {
         self.inner.checkpoint(run, seq).await
     }
 
+    async fn checkpoints(
+        &self,
+        run: &RunId,
+        filter: &CheckpointFilter,
+    ) -> Result<Vec<CheckpointInfo>> {
+        self.read()?;
+        self.inner.checkpoints(run, filter).await
+    }
+
     async fn steps(&self, run: &RunId) -> Result<Vec<StepRecord>> {
         self.read()?;
         self.inner.steps(run).await
+    }
+}
+
+#[async_trait]
+impl Archive for MortalStore {
+    async fn fork(&self, fork: Fork, at: Timestamp) -> Result<bool> {
+        self.write(self.inner.fork(fork, at)).await?
+    }
+
+    async fn edit(&self, edit: Edit, at: Timestamp) -> std::result::Result<u64, EditError> {
+        self.write(self.inner.edit(edit, at)).await?
+    }
+
+    async fn copy_run(&self, copy: CopyRun, at: Timestamp) -> Result<bool> {
+        self.write(self.inner.copy_run(copy, at)).await?
+    }
+
+    async fn delete_run(&self, run: &RunId) -> std::result::Result<u64, DeleteError> {
+        self.write(self.inner.delete_run(run)).await?
+    }
+
+    async fn prune(
+        &self,
+        retention: &Retention,
+        only: Option<&[RunId]>,
+        now: Timestamp,
+    ) -> Result<Pruned> {
+        self.write(self.inner.prune(retention, only, now)).await?
     }
 }
 

@@ -17,3 +17,4 @@ mod shop;
 mod store;
 mod store_history;
 mod store_sqlite;
+mod store_upgrade;

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use async_trait::async_trait;
-use swarm_core::checkpoint::{Change, FORMAT, StepRecord};
+use swarm_core::checkpoint::{Change, ChannelDelta, FORMAT, StepRecord};
 use swarm_core::escalation::{Block, BlockStatus};
 use swarm_core::event::Event;
 use swarm_core::id::RunId;
@@ -85,7 +85,7 @@ impl Inner {
         let mut known = HashSet::new();
         for child in &commit.children {
             if let Some(parent) = &child.parent
-                && !self.by_id.contains_key(&parent.run)
+                && self.runs.find(&parent.run).is_none()
                 && !known.contains(&parent.run)
             {
                 return Err(rules::no_parent(&parent.run));
@@ -109,7 +109,7 @@ impl Inner {
         run.record.updated_at = now;
         run.put_steps(commit.steps, commit.checkpoint.as_ref());
         if let Some(checkpoint) = commit.checkpoint {
-            run.put_checkpoint(checkpoint, shapes);
+            run.put_checkpoint(checkpoint, shapes, now, None);
         }
         for id in &commit.taken {
             run.signals.remove(id);
@@ -119,9 +119,9 @@ impl Inner {
         }
         let events: Vec<Event> = run.tell(commit.events, now);
 
-        let new_blocks = self.put_blocks(blocks);
+        let new_blocks = self.put_blocks(at, blocks);
         for id in &withdrawn {
-            self.withdraw(|block| block.id == *id && block.run == commit.run);
+            self.withdraw(at, |block| block.id == *id);
         }
         let mut woken = Woken::default();
         for child in children {
@@ -142,7 +142,7 @@ impl Inner {
             woken.all(self.send_up(at, &kind, now).into_iter().map(|to| self.id(to)));
         }
         if keeps_or_frees {
-            let open = self.has_open_blocks(&commit.run);
+            let open = self.has_open_blocks(at);
             let record = &mut self.runs[at].record;
             record.reserved_by = record.lease_owner.clone().filter(|_| open);
         }
@@ -152,19 +152,21 @@ impl Inner {
         Committed { events, woken: woken.0 }
     }
 
-    fn put_blocks(&mut self, blocks: Vec<Block>) -> Vec<Block> {
+    fn put_blocks(&mut self, at: usize, blocks: Vec<Block>) -> Vec<Block> {
         let mut new = Vec::new();
         for block in blocks {
             if !self.blocks.contains_key(&block.id) {
                 self.blocks.insert(block.id.clone(), block.clone());
+                self.runs[at].asked.push(block.id.clone());
                 new.push(block);
             }
         }
         new
     }
 
-    fn withdraw(&mut self, which: impl Fn(&Block) -> bool) {
-        for block in self.blocks.values_mut() {
+    pub(super) fn withdraw(&mut self, at: usize, which: impl Fn(&Block) -> bool) {
+        for id in &self.runs[at].asked {
+            let Some(block) = self.blocks.get_mut(id) else { continue };
             if block.status == BlockStatus::Open && which(block) {
                 block.status = BlockStatus::Withdrawn;
             }
@@ -175,9 +177,7 @@ impl Inner {
         match to {
             Recipient::Run(run) => self.find(run).into_iter().collect(),
             Recipient::Ancestors => self.lineage(from).skip(1).collect(),
-            Recipient::Children => {
-                (0..self.runs.len()).filter(|&at| self.runs[at].parent == Some(from)).collect()
-            }
+            Recipient::Children => self.runs[from].children.clone(),
         }
     }
 
@@ -193,8 +193,8 @@ impl Inner {
             Release::Waiting { wake_at, seen } => {
                 record.status = RunStatus::Waiting;
                 record.wake_at = wake_at;
-                let run = &mut self.runs[at];
-                if run.signals.keys().any(|&id| id > seen) && run.wake(now) {
+                let is_unseen = self.runs[at].signals.keys().any(|&id| id > seen);
+                if is_unseen && self.wake(at, now) {
                     woken.add(self.id(at));
                 }
             }
@@ -207,18 +207,19 @@ impl Inner {
                 self.end(at, now, woken);
             }
         }
+        self.runs.changed(at);
     }
 
     /// What the end of a run means to others.
     fn end(&mut self, at: usize, now: Timestamp, woken: &mut Woken) {
         let record = self.runs[at].record.clone();
         let start = &record.start;
-        self.withdraw(|block| block.run == start.id);
+        self.withdraw(at, |_| true);
         let left: Spend = self.runs[at]
             .entries
             .values()
-            .filter(|entry| entry.result.is_none())
-            .map(|entry| entry.reserved)
+            .filter(|journaled| journaled.entry.result.is_none())
+            .map(|journaled| journaled.entry.reserved)
             .sum();
         self.book(at, left, Spend::default());
         if let (Some(parent), true) =
@@ -246,10 +247,14 @@ impl Inner {
 
 impl Run {
     fn check_checkpoint(&self, checkpoint: &CheckpointWrite) -> Result<Vec<Shape>> {
+        rules::check_seq(&self.record.start.id, self.seq(), checkpoint.seq)?;
+        self.shapes(&checkpoint.deltas)
+    }
+
+    /// The shapes that deltas leave.
+    pub(super) fn shapes(&self, deltas: &[ChannelDelta]) -> Result<Vec<Shape>> {
         let run = &self.record.start.id;
-        rules::check_seq(run, self.seq(), checkpoint.seq)?;
-        checkpoint
-            .deltas
+        deltas
             .iter()
             .map(|delta| {
                 let last = self.channels.get(&delta.channel).and_then(|deltas| deltas.last());
@@ -261,21 +266,24 @@ impl Run {
     fn put_steps(&mut self, steps: Vec<StepRecord>, checkpoint: Option<&CheckpointWrite>) {
         let covered_by = match checkpoint {
             Some(checkpoint) => checkpoint.seq,
-            None => self.checkpoints.len() as u64,
+            None => self.next_seq(),
         };
         for step in steps {
-            let known = |(_, there): &(u64, StepRecord)| {
-                there.step == step.step && there.attempt == step.attempt
-            };
-            if !self.steps.iter().any(known) {
+            if self.known_steps.insert((step.step.clone(), step.attempt)) {
                 self.steps.push((covered_by, step));
             }
         }
     }
 
-    fn put_checkpoint(&mut self, checkpoint: CheckpointWrite, shapes: &[Shape]) {
+    pub(super) fn put_checkpoint(
+        &mut self,
+        checkpoint: CheckpointWrite,
+        shapes: &[Shape],
+        at: Timestamp,
+        edited_by: Option<String>,
+    ) {
         let CheckpointWrite { seq, cursor, deltas } = checkpoint;
-        self.checkpoints.push(Stored { format: FORMAT, cursor });
+        self.checkpoints.push(Stored { format: FORMAT, at, edited_by, cursor });
         for (delta, &shape) in deltas.into_iter().zip(shapes) {
             let deltas = self.channels.entry(delta.channel).or_default();
             deltas.push(Delta { seq, change: delta.change, shape });

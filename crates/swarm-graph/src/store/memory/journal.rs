@@ -11,7 +11,8 @@ use swarm_core::run::Epoch;
 use swarm_core::spend::Spend;
 use swarm_core::time::Timestamp;
 
-use super::super::rules;
+use super::super::rules::{self, Written};
+use super::run::Journaled;
 use super::{Inner, MemoryStore};
 
 #[async_trait]
@@ -20,7 +21,10 @@ impl Journal for MemoryStore {
         let inner = self.lock();
         let Ok(at) = inner.find(run) else { return Ok(Vec::new()) };
         let entries = inner.runs[at].entries.iter();
-        Ok(entries.filter(|((of, _), _)| of == step).map(|(_, entry)| entry.clone()).collect())
+        Ok(entries
+            .filter(|((of, _), _)| of == step)
+            .map(|(_, journaled)| journaled.entry.clone())
+            .collect())
     }
 
     async fn begin(
@@ -33,15 +37,17 @@ impl Journal for MemoryStore {
         let mut inner = self.lock();
         let at = inner.fenced(&key.run, key.epoch)?;
         let place = (key.step, key.key.clone());
-        if let Some(entry) = inner.runs[at].entries.get(&place) {
-            return Ok(Begun::Existing(entry.clone()));
+        if let Some(journaled) = inner.runs[at].entries.get(&place) {
+            return Ok(Begun::Existing(journaled.entry.clone()));
         }
         if let Some(over) = inner.over_limit(at, reserve) {
             return Ok(over);
         }
         inner.reserve(at, reserve);
         let entry = Entry { key: key.key, intent, reserved: reserve, result: None };
-        inner.runs[at].entries.insert(place, entry);
+        let run = &mut inner.runs[at];
+        let written = Written { begun_after: run.after(), finished_after: None };
+        run.entries.insert(place, Journaled { entry, written });
         Ok(Begun::New)
     }
 
@@ -56,16 +62,22 @@ impl Journal for MemoryStore {
         let now = at;
         let mut inner = self.lock();
         let at = inner.fenced(&key.run, key.epoch)?;
-        let entry =
-            inner.runs[at].entries.entry((key.step, key.key.clone())).or_insert_with(|| Entry {
-                key: key.key,
-                intent: Value::Null,
-                reserved: Spend::default(),
-                result: None,
+        let run = &mut inner.runs[at];
+        let after = run.after();
+        let Journaled { entry, written } =
+            run.entries.entry((key.step, key.key.clone())).or_insert_with(|| Journaled {
+                entry: Entry {
+                    key: key.key,
+                    intent: Value::Null,
+                    reserved: Spend::default(),
+                    result: None,
+                },
+                written: Written { begun_after: after, finished_after: None },
             });
         if entry.result.is_some() {
             return Ok(Vec::new());
         }
+        written.finished_after = Some(after);
         entry.result = Some(result);
         let reserved = entry.reserved;
         inner.book(at, reserved, spend);

@@ -7,13 +7,17 @@ use serde_json::Value;
 use swarm_core::checkpoint::{Checkpoint, StepRecord};
 use swarm_core::escalation::{Answerer, Block, BlockStatus};
 use swarm_core::event::Event;
-use swarm_core::id::{BlockId, RunId};
-use swarm_core::port::store::{AnswerError, History, Questions, Result, RunFilter, SignalKind};
+use swarm_core::id::{BlockId, NodeName, RunId};
+use swarm_core::port::store::{
+    AnswerError, CheckpointFilter, CheckpointInfo, History, Questions, Result, RunFilter,
+    SignalKind,
+};
 use swarm_core::run::RunRecord;
 use swarm_core::time::Timestamp;
 
 use super::super::rules;
 use super::MemoryStore;
+use super::run::{Delta, Run};
 
 #[async_trait]
 impl Questions for MemoryStore {
@@ -65,15 +69,12 @@ impl History for MemoryStore {
 
     async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRecord>> {
         let inner = self.lock();
-        let end = match &filter.before {
-            Some(before) => inner.find(before)?,
-            None => inner.runs.len(),
-        };
+        let before = filter.before.as_ref().map(|before| inner.find(before)).transpose()?;
         let limit = if filter.limit == 0 { usize::MAX } else { filter.limit };
-        Ok(inner.runs[..end]
-            .iter()
-            .rev()
-            .map(|run| &run.record)
+        Ok(inner
+            .runs
+            .newest_first(before)
+            .map(|at| &inner.runs[at].record)
             .filter(|record| matches(filter, record))
             .take(limit)
             .cloned()
@@ -94,6 +95,19 @@ impl History for MemoryStore {
         inner.runs[at].checkpoint(seq)
     }
 
+    async fn checkpoints(
+        &self,
+        run: &RunId,
+        filter: &CheckpointFilter,
+    ) -> Result<Vec<CheckpointInfo>> {
+        let inner = self.lock();
+        let Ok(at) = inner.find(run) else { return Ok(Vec::new()) };
+        let run = &inner.runs[at];
+        let limit = if filter.limit == 0 { usize::MAX } else { filter.limit };
+        let seqs = (run.first_seq..run.next_seq()).rev();
+        seqs.filter(|&seq| run.lists(filter, seq)).take(limit).map(|seq| run.info(seq)).collect()
+    }
+
     async fn steps(&self, run: &RunId) -> Result<Vec<StepRecord>> {
         let inner = self.lock();
         let Ok(at) = inner.find(run) else { return Ok(Vec::new()) };
@@ -109,4 +123,48 @@ fn matches(filter: &RunFilter, record: &RunRecord) -> bool {
         && filter.parent.as_ref().is_none_or(|wanted| parent == Some(wanted))
         && !(filter.only_roots && parent.is_some())
         && filter.labels.iter().all(|(key, value)| start.labels.get(key) == Some(value))
+}
+
+impl Run {
+    /// Whether a list holds the checkpoint of this number, which is there.
+    fn lists(&self, filter: &CheckpointFilter, seq: u64) -> bool {
+        let Some(stored) = self.stored(seq) else { return false };
+        let active = |node: &NodeName| {
+            stored.cursor.active.iter().any(|activation| activation.node == *node)
+        };
+        filter.before.is_none_or(|before| seq < before)
+            && filter.since.is_none_or(|since| stored.at >= since)
+            && filter.until.is_none_or(|until| stored.at < until)
+            && filter.active.as_ref().is_none_or(active)
+            && filter.ended.as_ref().is_none_or(|node| self.has_ended(node, seq))
+    }
+
+    /// Whether a step of this node ended between the checkpoint before and this one.
+    fn has_ended(&self, node: &NodeName, seq: u64) -> bool {
+        let mut steps = self.steps.iter();
+        if steps.any(|(covered_by, step)| *covered_by == seq && step.node == *node) {
+            return true;
+        }
+        let before = seq.checked_sub(1).and_then(|before| self.stored(before));
+        let (Some(before), Some(here)) = (before, self.stored(seq)) else { return false };
+        before.cursor.active.iter().any(|activation| {
+            activation.node == *node
+                && !here.cursor.active.iter().any(|other| other.step == activation.step)
+        })
+    }
+
+    fn info(&self, seq: u64) -> Result<CheckpointInfo> {
+        let stored = self.stored(seq).expect("the caller lists what is there");
+        rules::check_format(&self.record.start.id, stored.format)?;
+        let wrote = |deltas: &[Delta]| deltas.binary_search_by_key(&seq, |delta| delta.seq).is_ok();
+        let changed = self.channels.iter().filter(|(_, deltas)| wrote(deltas));
+        Ok(CheckpointInfo {
+            seq,
+            at: stored.at,
+            edited_by: stored.edited_by.clone(),
+            supersteps: stored.cursor.supersteps,
+            active: stored.cursor.places(),
+            changed: changed.map(|(channel, _)| channel.clone()).collect(),
+        })
+    }
 }

@@ -9,25 +9,32 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use swarm_core::checkpoint::{Change, Checkpoint, Cursor, FORMAT, State, StepRecord};
 use swarm_core::event::{Event, NewEvent};
-use swarm_core::id::{ChannelName, StepId, WorkerId};
+use swarm_core::id::{BlockId, ChannelName, StepId, WorkerId};
 use swarm_core::port::store::{Entry, Result, Signal};
 use swarm_core::run::{Epoch, NewRun, RunRecord, RunStatus};
 use swarm_core::spend::Spend;
 use swarm_core::time::Timestamp;
 
-use super::super::rules::{self, Shape};
+use super::super::rules::{self, Shape, Written};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Run {
     pub(super) record: RunRecord,
     /// The index of the run that started it.
     pub(super) parent: Option<usize>,
-    /// By number.
+    /// The indexes of the runs that it started, oldest first.
+    pub(super) children: Vec<usize>,
+    /// The number of the first checkpoint that is left.
+    pub(super) first_seq: u64,
+    /// By number, from the first one left.
     pub(super) checkpoints: Vec<Stored>,
     pub(super) channels: BTreeMap<ChannelName, Vec<Delta>>,
     /// Each with the number of the checkpoint that covers it, which may not be there yet.
     pub(super) steps: Vec<(u64, StepRecord)>,
-    pub(super) entries: IndexMap<(StepId, String), Entry>,
+    pub(super) known_steps: HashSet<(StepId, u32)>,
+    pub(super) entries: IndexMap<(StepId, String), Journaled>,
+    /// Its questions, oldest first.
+    pub(super) asked: Vec<BlockId>,
     pub(super) events: Vec<Event>,
     /// Not yet taken.
     pub(super) signals: BTreeMap<u64, Signal>,
@@ -35,15 +42,24 @@ pub(super) struct Run {
     pub(super) signal_keys: HashSet<String>,
 }
 
+/// A journal entry and when it was written.
+#[derive(Clone, Debug)]
+pub(super) struct Journaled {
+    pub(super) entry: Entry,
+    pub(super) written: Written,
+}
+
 /// A checkpoint without its state.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Stored {
     pub(super) format: u16,
+    pub(super) at: Timestamp,
+    pub(super) edited_by: Option<String>,
     pub(super) cursor: Cursor,
 }
 
 /// A change of a channel, by the checkpoint that brought it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Delta {
     pub(super) seq: u64,
     pub(super) change: Change,
@@ -55,6 +71,7 @@ impl Run {
         Self {
             record: RunRecord {
                 start,
+                forked_from: None,
                 status: RunStatus::Ready,
                 epoch: Epoch::default(),
                 lease_owner: None,
@@ -70,10 +87,14 @@ impl Run {
                 ended_at: None,
             },
             parent,
+            children: Vec::new(),
+            first_seq: 0,
             checkpoints: Vec::new(),
             channels: BTreeMap::new(),
             steps: Vec::new(),
+            known_steps: HashSet::new(),
             entries: IndexMap::new(),
+            asked: Vec::new(),
             events: Vec::new(),
             signals: BTreeMap::new(),
             signal_keys: HashSet::new(),
@@ -110,7 +131,22 @@ impl Run {
 
     /// The number of the last checkpoint.
     pub(super) fn seq(&self) -> Option<u64> {
-        (self.checkpoints.len() as u64).checked_sub(1)
+        self.next_seq().checked_sub(1)
+    }
+
+    /// The number of the next checkpoint.
+    pub(super) fn next_seq(&self) -> u64 {
+        self.first_seq + self.checkpoints.len() as u64
+    }
+
+    /// The last checkpoint as the journal tells time; -1 before the first.
+    pub(super) fn after(&self) -> i64 {
+        self.seq().map_or(-1, |seq| i64::try_from(seq).unwrap_or(i64::MAX))
+    }
+
+    pub(super) fn stored(&self, seq: u64) -> Option<&Stored> {
+        let at = usize::try_from(seq.checked_sub(self.first_seq)?).ok()?;
+        self.checkpoints.get(at)
     }
 
     pub(super) fn check_format(&self) -> Result<()> {
@@ -120,9 +156,7 @@ impl Run {
 
     pub(super) fn checkpoint(&self, seq: Option<u64>) -> Result<Option<Checkpoint>> {
         let Some(seq) = seq.or(self.seq()) else { return Ok(None) };
-        let Some(stored) = usize::try_from(seq).ok().and_then(|at| self.checkpoints.get(at)) else {
-            return Ok(None);
-        };
+        let Some(stored) = self.stored(seq) else { return Ok(None) };
         let run = &self.record.start.id;
         rules::check_format(run, stored.format)?;
         let mut state = State::default();
@@ -142,7 +176,7 @@ impl Run {
 
     /// Steps that ended after the last checkpoint.
     pub(super) fn finished(&self) -> Vec<StepRecord> {
-        let next = self.checkpoints.len() as u64;
+        let next = self.next_seq();
         self.steps
             .iter()
             .filter(|(covered_by, _)| *covered_by >= next)

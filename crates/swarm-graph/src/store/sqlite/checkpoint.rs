@@ -4,6 +4,7 @@
 //! read touches the rows that count and none of those before; too many merges in a row are
 //! folded into a full value by the commit that finds them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -34,6 +35,34 @@ impl Head {
         let head = Self { base: column(row, "base")?, merges: column(row, "merges")?, shape };
         Ok(Some((channel, head)))
     }
+
+    /// Reads the heads of the [`changed`] channels of a run.
+    pub(super) async fn of(
+        tx: &mut SqliteConnection,
+        run: &RunId,
+        run_seq: i64,
+        checkpoint: &CheckpointWrite,
+    ) -> Done<HashMap<String, Self>> {
+        let rows = sqlx::query(
+            "SELECT d.channel, d.base, d.merges, d.shape FROM json_each(?2) wanted \
+             CROSS JOIN channel_deltas d ON d.run = ?1 AND d.channel = wanted.value \
+             AND d.seq = (SELECT max(l.seq) FROM channel_deltas l \
+               WHERE l.run = ?1 AND l.channel = wanted.value)",
+        )
+        .bind(run_seq)
+        .bind(row::text(&changed(checkpoint))?)
+        .fetch_all(tx)
+        .await?;
+        let heads = rows.iter().filter_map(|row| Self::read(run, row).transpose());
+        Ok(heads.collect::<Result<_>>()?)
+    }
+}
+
+/// The run that a checkpoint is written to, and where its [`changed`] channels stand.
+pub(super) struct On<'h> {
+    pub(super) run: &'h RunId,
+    pub(super) run_seq: i64,
+    pub(super) heads: &'h HashMap<String, Head>,
 }
 
 /// The channels whose heads [`write`] must know: those that are changed and not replaced, for of
@@ -64,16 +93,30 @@ pub(super) async fn write(
     at: Timestamp,
 ) -> Done<()> {
     rules::check_seq(run, held.checkpoint_seq, checkpoint.seq)?;
+    let on = On { run, run_seq: held.seq, heads: &held.heads };
+    write_on(tx, script, &on, checkpoint, None, at).await
+}
+
+/// Adds a checkpoint whose number is known to be right to the script; `by` is who made it, if a
+/// person did.
+pub(super) async fn write_on(
+    tx: &mut SqliteConnection,
+    script: &mut Script,
+    on: &On<'_>,
+    checkpoint: &CheckpointWrite,
+    by: Option<&str>,
+    at: Timestamp,
+) -> Done<()> {
     let seq = int(checkpoint.seq);
     let mut rows = Vec::with_capacity(checkpoint.deltas.len());
     for delta in &checkpoint.deltas {
-        rows.push(place(tx, run, held, seq, delta).await?);
+        rows.push(place(tx, on, seq, delta).await?);
     }
-    script.statement("INSERT INTO checkpoints (run, seq, format, at, cursor) ").values(
+    script.statement("INSERT INTO checkpoints (run, seq, format, at, edited_by, cursor) ").values(
         [row::text(&checkpoint.cursor)?],
         |mut to, cursor| {
-            to.push_bind(held.seq).push_bind(seq).push_bind(FORMAT).push_bind(at.as_millis());
-            to.push_bind(cursor);
+            to.push_bind(on.run_seq).push_bind(seq).push_bind(FORMAT).push_bind(at.as_millis());
+            to.push_bind(by.map(str::to_owned)).push_bind(cursor);
         },
     );
     if rows.is_empty() {
@@ -85,7 +128,7 @@ pub(super) async fn write(
              (run, channel, seq, base, merges, shape, change, value) ",
         )
         .values(rows, |mut to, row| {
-            to.push_bind(held.seq).push_bind(row.channel).push_bind(seq).push_bind(row.base);
+            to.push_bind(on.run_seq).push_bind(row.channel).push_bind(seq).push_bind(row.base);
             to.push_bind(row.merges).push_bind(shape_text(row.shape)).push_bind(row.change);
             to.push_bind(row.value);
         });
@@ -95,12 +138,12 @@ pub(super) async fn write(
 /// A change as the row that it becomes.
 async fn place(
     tx: &mut SqliteConnection,
-    run: &RunId,
-    held: &Held,
+    on: &On<'_>,
     seq: i64,
     delta: &ChannelDelta,
 ) -> Done<Delta> {
-    let head = held.heads.get(delta.channel.as_str());
+    let run = on.run;
+    let head = on.heads.get(delta.channel.as_str());
     let shape = head.map_or(Shape::Null, |head| head.shape).after(run, delta)?;
     let base = head.map_or(seq, |head| head.base);
     let merges = head.map_or(0, |head| head.merges);
@@ -114,7 +157,7 @@ async fn place(
     match &delta.change {
         Change::Full(value) => full(value),
         Change::Merge(_) if merges >= MERGES_MAX => {
-            let mut changes = changes(tx, run, held.seq, &channel, base).await?;
+            let mut changes = changes(tx, run, on.run_seq, &channel, base).await?;
             changes.push(delta.change.clone());
             full(&rules::rebuild(run, &delta.channel, changes)?)
         }

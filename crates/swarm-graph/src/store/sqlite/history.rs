@@ -1,17 +1,20 @@
 //! What people and tools read, and the graph texts.
 
 use async_trait::async_trait;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Sqlite};
-use swarm_core::checkpoint::{Checkpoint, StepRecord};
+use swarm_core::checkpoint::{Checkpoint, Cursor, StepRecord};
 use swarm_core::event::Event;
 use swarm_core::id::{GraphHash, RunId};
-use swarm_core::port::store::{GraphText, Graphs, History, Result, RunFilter};
+use swarm_core::port::store::{
+    CheckpointFilter, CheckpointInfo, GraphText, Graphs, History, Result, RunFilter,
+};
 use swarm_core::run::RunRecord;
 use swarm_core::time::Timestamp;
 
+use super::super::rules;
 use super::claim::no_run;
-use super::row::{self, backend, int, select_runs, uint};
+use super::row::{self, backend, column, int, select_runs, uint};
 use super::{SqliteStore, checkpoint};
 
 #[async_trait]
@@ -81,11 +84,80 @@ impl History for SqliteStore {
         checkpoint::read(&mut reader, run, run_seq, seq).await
     }
 
+    async fn checkpoints(
+        &self,
+        run: &RunId,
+        filter: &CheckpointFilter,
+    ) -> Result<Vec<CheckpointInfo>> {
+        // Hops from channel to channel by the primary key, once for all checkpoints.
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "WITH RECURSIVE of (run) AS MATERIALIZED (SELECT seq FROM runs WHERE id = ",
+        );
+        query.push_bind(run.as_str()).push(
+            "), channels (channel) AS MATERIALIZED ( \
+               SELECT min(d.channel) FROM of JOIN channel_deltas d ON d.run = of.run \
+               UNION ALL \
+               SELECT (SELECT min(d.channel) FROM of JOIN channel_deltas d ON d.run = of.run \
+                       WHERE d.channel > channels.channel) \
+               FROM channels WHERE channels.channel IS NOT NULL) \
+             SELECT c.seq, c.at, c.format, c.edited_by, c.cursor, ( \
+               SELECT json_group_array(channels.channel) FROM channels WHERE EXISTS ( \
+                 SELECT 1 FROM channel_deltas d WHERE d.run = c.run \
+                 AND d.channel = channels.channel AND d.seq = c.seq)) AS changed \
+             FROM of JOIN checkpoints c ON c.run = of.run WHERE TRUE",
+        );
+        if let Some(before) = filter.before {
+            query.push(" AND c.seq < ").push_bind(int(before));
+        }
+        if let Some(since) = filter.since {
+            query.push(" AND c.at >= ").push_bind(since.as_millis());
+        }
+        if let Some(until) = filter.until {
+            query.push(" AND c.at < ").push_bind(until.as_millis());
+        }
+        if let Some(node) = &filter.active {
+            query.push(" AND EXISTS (SELECT 1 FROM json_each(c.cursor, '$.active') a WHERE a.value ->> 'node' = ");
+            query.push_bind(node.as_str()).push(")");
+        }
+        if let Some(node) = &filter.ended {
+            query.push(" AND (c.seq IN (SELECT s.covered_by FROM of JOIN steps s ON s.run = of.run WHERE s.node = ");
+            query.push_bind(node.as_str()).push(
+                ") OR EXISTS ( \
+                   SELECT 1 FROM checkpoints b, json_each(b.cursor, '$.active') a \
+                   WHERE b.run = c.run AND b.seq = c.seq - 1 AND a.value ->> 'node' = ",
+            );
+            query.push_bind(node.as_str()).push(
+                " AND a.value ->> 'step' NOT IN ( \
+                   SELECT h.value ->> 'step' FROM json_each(c.cursor, '$.active') h)))",
+            );
+        }
+        query.push(" ORDER BY c.seq DESC");
+        if filter.limit > 0 {
+            query.push(" LIMIT ").push_bind(int(filter.limit as u64));
+        }
+        let found = query.build().fetch_all(&self.readers).await.map_err(backend)?;
+        found.iter().map(|found| info(run, found)).collect()
+    }
+
     async fn steps(&self, run: &RunId) -> Result<Vec<StepRecord>> {
         let Some((run_seq, _)) = self.find(run).await? else { return Ok(Vec::new()) };
         let mut reader = self.readers.acquire().await.map_err(backend)?;
         steps(&mut reader, run, run_seq, 0).await
     }
+}
+
+/// Reads a row of a list of checkpoints.
+fn info(run: &RunId, row: &SqliteRow) -> Result<CheckpointInfo> {
+    rules::check_format(run, column(row, "format")?)?;
+    let cursor: Cursor = row::json("checkpoint", run.as_str(), column(row, "cursor")?)?;
+    Ok(CheckpointInfo {
+        seq: uint(column(row, "seq")?),
+        at: Timestamp(column(row, "at")?),
+        edited_by: column(row, "edited_by")?,
+        supersteps: cursor.supersteps,
+        active: cursor.places(),
+        changed: row::json("checkpoint", run.as_str(), column(row, "changed")?)?,
+    })
 }
 
 impl SqliteStore {
@@ -139,7 +211,7 @@ impl Graphs for SqliteStore {
             Box::pin(async move {
                 sqlx::query(
                     "INSERT INTO graphs (hash, name, version, text) VALUES (?1, ?2, ?3, ?4) \
-                     ON CONFLICT (hash) DO NOTHING",
+                     ON CONFLICT (hash) DO UPDATE SET unneeded_since = NULL",
                 )
                 .bind(&*graph.hash.0)
                 .bind(graph.name.as_str())

@@ -106,8 +106,8 @@ async fn begin(
         reserve_up(tx, held.seq, reserve).await?;
     }
     let put = sqlx::query(
-        "INSERT INTO effects (run, step, key, intent, reserved_usd, reserved_tokens, begun_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (run, step, key) DO NOTHING",
+        "INSERT INTO effects (run, step, key, intent, reserved_usd, reserved_tokens, begun_at, \
+         begun_after) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (run, step, key) DO NOTHING",
     )
     .bind(held.seq)
     .bind(key.step.as_str())
@@ -116,6 +116,7 @@ async fn begin(
     .bind(amount(reserve.usd.0))
     .bind(amount(reserve.tokens))
     .bind(at.as_millis())
+    .bind(after(&held))
     .execute(&mut *tx)
     .await?;
     if put.rows_affected() == 1 {
@@ -123,6 +124,11 @@ async fn begin(
     }
     let there = find(tx, key, held.seq).await?;
     there.map(Begun::Existing).ok_or_else(|| sqlx::Error::RowNotFound.into())
+}
+
+/// The last checkpoint as the journal tells time; -1 before the first.
+fn after(held: &Held) -> i64 {
+    held.checkpoint_seq.map_or(-1, int)
 }
 
 /// The entry of this key.
@@ -239,11 +245,12 @@ async fn finish(
     let held = Held::check(tx, &key.run, key.epoch).await?;
     let reserved: Option<(i64, i64)> = sqlx::query_as(
         "INSERT INTO effects (run, step, key, intent, reserved_usd, reserved_tokens, \
-         begun_at, finished_at, result, spent_usd, spent_tokens) \
-         VALUES (?1, ?2, ?3, 'null', 0, 0, ?4, ?4, ?5, ?6, ?7) \
+         begun_at, finished_at, result, spent_usd, spent_tokens, begun_after, finished_after) \
+         VALUES (?1, ?2, ?3, 'null', 0, 0, ?4, ?4, ?5, ?6, ?7, ?8, ?8) \
          ON CONFLICT (run, step, key) DO UPDATE SET finished_at = excluded.finished_at, \
          result = excluded.result, spent_usd = excluded.spent_usd, \
-         spent_tokens = excluded.spent_tokens WHERE result IS NULL \
+         spent_tokens = excluded.spent_tokens, finished_after = excluded.finished_after \
+         WHERE result IS NULL \
          RETURNING reserved_usd, reserved_tokens",
     )
     .bind(held.seq)
@@ -253,6 +260,7 @@ async fn finish(
     .bind(row::text(result)?)
     .bind(amount(spend.usd.0))
     .bind(amount(spend.tokens))
+    .bind(after(&held))
     .fetch_optional(&mut *tx)
     .await?;
     let Some((usd, tokens)) = reserved else { return Ok(Vec::new()) };

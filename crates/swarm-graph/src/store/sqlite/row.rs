@@ -11,7 +11,7 @@ use swarm_core::escalation::{Block, BlockStatus};
 use swarm_core::event::{Event, EventKind};
 use swarm_core::id::{InvalidId, RunId};
 use swarm_core::port::store::{Error, Result};
-use swarm_core::run::{Epoch, Limit, NewRun, Parent, RunRecord, RunStatus};
+use swarm_core::run::{Epoch, Limit, NewRun, Origin, Parent, RunRecord, RunStatus};
 use swarm_core::spend::{Spend, UsdMicros};
 use swarm_core::time::Timestamp;
 
@@ -92,7 +92,7 @@ macro_rules! select_runs {
              p.id AS parent, r.parent_step, r.parent_awaits, r.status, r.epoch, r.lease_owner, \
              r.lease_until, r.reserved_by, r.wake_at, r.limit_usd, r.limit_tokens, r.spent_usd, \
              r.spent_tokens, r.reserved_usd, r.reserved_tokens, r.checkpoint_seq, r.created_at, \
-             r.updated_at, r.ended_at, d.input, d.output, d.failure \
+             r.updated_at, r.ended_at, r.forked_from, r.forked_seq, d.input, d.output, d.failure \
              FROM runs r JOIN run_data d ON d.run = r.seq LEFT JOIN runs p ON p.seq = r.parent ",
             $($tail)?
         )
@@ -118,6 +118,7 @@ fn record(row: &SqliteRow) -> Result<RunRecord> {
     let data = |of| column::<Option<&str>>(row, of);
     Ok(RunRecord {
         start: start(row, name)?,
+        forked_from: origin(row)?,
         status: status(name, column(row, "status")?)?,
         epoch: Epoch(uint(column(row, "epoch")?)),
         lease_owner: owner("lease_owner")?,
@@ -132,6 +133,11 @@ fn record(row: &SqliteRow) -> Result<RunRecord> {
         updated_at: Timestamp(column(row, "updated_at")?),
         ended_at: moment("ended_at")?,
     })
+}
+
+fn origin(row: &SqliteRow) -> Result<Option<Origin>> {
+    let Some(run) = column::<Option<&str>>(row, "forked_from")? else { return Ok(None) };
+    Ok(Some(Origin { run: id("run id", run)?, seq: uint(column(row, "forked_seq")?) }))
 }
 
 fn start(row: &SqliteRow, name: &str) -> Result<NewRun> {
