@@ -7,7 +7,7 @@
 mod bundle;
 mod flow;
 mod node;
-mod parallel;
+pub(crate) mod parallel;
 mod policies;
 mod race;
 mod state;
@@ -15,6 +15,7 @@ mod value;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use serde_json::Value;
@@ -262,7 +263,7 @@ impl Checker<'_> {
             specs.iter().map(|(name, spec)| self.node(name, spec, &place)).collect();
         let entry =
             spec.entry.as_ref().and_then(|entry| self.entry(&entry.value, entry.at, &place));
-        let (topology, races) = self.flow(&drafts, entry, limits, &state);
+        let (topology, races, together) = self.flow(&drafts, entry, limits, &state);
         let bundle = bundle::bundle(tree, &policies);
         let nodes: Option<IndexMap<NodeName, _>> = drafts
             .into_iter()
@@ -291,6 +292,7 @@ impl Checker<'_> {
                 .collect::<Option<_>>()?,
             nodes,
             topology,
+            together: Arc::new(together),
             warnings: Vec::new(),
         })
     }

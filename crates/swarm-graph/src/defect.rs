@@ -23,7 +23,7 @@ pub enum Severity {
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)*) => {
-        /// The stable name of a kind of defect; `docs/defects.md` lists them all.
+        /// The stable name of a kind of defect; `docs/errors/` has a page for each.
         #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
         #[non_exhaustive]
         pub enum Code {
@@ -44,6 +44,23 @@ macro_rules! codes {
             #[must_use]
             pub fn meaning(self) -> &'static str {
                 match self { $(Self::$name => concat!($($doc,)+).trim_ascii_start(),)* }
+            }
+
+            /// Its page in Markdown: why it is refused, a graph that has it, and the same graph
+            /// mended.
+            #[must_use]
+            pub fn page(self) -> &'static str {
+                match self {
+                    $(Self::$name => {
+                        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/errors/", $text, ".md"))
+                    })*
+                }
+            }
+
+            /// The code of this name, as printed.
+            #[must_use]
+            pub fn named(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|code| code.as_str() == text)
             }
         }
     };

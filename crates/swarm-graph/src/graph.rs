@@ -15,6 +15,7 @@ use swarm_core::escalation::Reason;
 use swarm_core::id::{ChannelName, GraphHash, GraphName, NodeName, QueueName};
 use swarm_core::reducer::Reducer;
 
+use crate::check::parallel::Together;
 use crate::defect::Defect;
 use crate::expr::{Expr, Template};
 use crate::registry::{ErasedNode, ReduceFn};
@@ -34,6 +35,7 @@ pub struct Graph {
     pub(crate) limits: Limits,
     pub(crate) budget: Option<Budget>,
     pub(crate) races: Vec<Race>,
+    pub(crate) together: Arc<Together>,
     pub(crate) topology: Topology,
     pub(crate) warnings: Vec<Defect>,
 }

@@ -60,7 +60,7 @@
 //! # Where to go on
 //!
 //! - [`check`] loads graphs; [`defect`] is what it finds; [`graph`] is a checked one; [`schema`]
-//!   makes the JSON schema that editors complete by; [`dot`] draws.
+//!   makes the JSON schema that editors complete by; [`dot`] draws, [`explain`] tells.
 //! - [`node`] is what you write: a [`Node`](node::Node), and the [`NodeContext`](node::NodeContext)
 //!   that keeps its journal ([`memo`](node::NodeContext::memo), [`spend`](node::NodeContext::spend),
 //!   [`effect`](node::NodeContext::effect)) and [`ask`](node::NodeContext::ask)s people.
@@ -102,6 +102,7 @@ pub mod defect;
 pub mod dot;
 mod drive;
 pub mod engine;
+pub mod explain;
 pub mod expr;
 pub mod graph;
 mod heartbeat;

@@ -313,6 +313,12 @@ pub enum Graph {
         #[arg(long, value_enum, default_value_t = Drawing::Mermaid)]
         format: Drawing,
     },
+    /// Tell in words what a graph does, or what a defect's code means
+    Explain {
+        /// A graph's name, its file, or the code of a defect [default: every graph that the host
+        /// would load]
+        what: Option<String>,
+    },
     /// Print the JSON schema of graph files
     Schema,
 }

@@ -24,7 +24,7 @@ impl Checker<'_> {
         entry: Option<usize>,
         limits: Limits,
         state: &StateDraft,
-    ) -> (Topology, Vec<RaceDraft>) {
+    ) -> (Topology, Vec<RaceDraft>, Together) {
         let topology = topology(drafts);
         self.reach(drafts, entry, &topology);
         self.ends(drafts, &topology);
@@ -35,7 +35,7 @@ impl Checker<'_> {
         self.joins(drafts, entry, &together);
         self.rivals(drafts, &races, &together);
         self.parallel_writers(drafts, &together, &races, state);
-        (topology, races)
+        (topology, races, together)
     }
 
     fn reach(&mut self, drafts: &[Draft], entry: Option<usize>, topology: &Topology) {
@@ -48,7 +48,8 @@ impl Checker<'_> {
         for (index, draft) in drafts.iter().enumerate() {
             if !reached.contains(&index) {
                 let message = format!("no way leads from `entry` to node `{}`", draft.name);
-                self.report.error(Code::UnreachableNode, draft.at, message);
+                self.report.error(Code::UnreachableNode, draft.at, message).help =
+                    Some("lead a `next`, a route or a `catch` to it, or leave it out".to_owned());
             }
         }
     }
@@ -71,7 +72,8 @@ impl Checker<'_> {
         for (index, draft) in drafts.iter().enumerate() {
             if !ending.contains(&index) {
                 let message = format!("no way leads from node `{}` to `$end`", draft.name);
-                self.report.error(Code::NoWayToEnd, draft.at, message);
+                self.report.error(Code::NoWayToEnd, draft.at, message).help =
+                    Some("lead one of its ways out, at last to `$end`".to_owned());
             }
         }
     }
@@ -176,7 +178,10 @@ impl Checker<'_> {
                     "the join `{}` is never met: a run comes from `{}` or from `{}`, never from both",
                     drafts[join].name, drafts[*first].name, drafts[*second].name
                 );
-                self.report.error(Code::JoinNeverMet, drafts[join].at, message);
+                self.report.error(Code::JoinNeverMet, drafts[join].at, message).help = Some(
+                    "leave out `when_all` if either is enough, or let a node before them lead to both"
+                        .to_owned(),
+                );
             }
         }
     }

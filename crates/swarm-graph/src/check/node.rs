@@ -547,7 +547,7 @@ impl Checker<'_> {
                 place: format!("{}.routes[{index}]", name.value),
                 at: spec.at(),
                 when: spec.when.as_ref().map(|when| when.value.0.clone()),
-                max,
+                max: bound_meant(max, spec.has("max")),
                 on_failure: false,
                 to: drafts,
             });
@@ -605,7 +605,7 @@ impl Checker<'_> {
                 place: format!("{}.catch[{index}]", name.value),
                 at: spec.at(),
                 when: spec.when.as_ref().map(|when| when.value.0.clone()),
-                max,
+                max: bound_meant(max, spec.has("max")),
                 on_failure: true,
                 to: drafts,
             });
@@ -670,6 +670,11 @@ impl Checker<'_> {
         let near = crate::defect::nearest(&name.value, known())?;
         place.names.iter().position(|known| *known == near)
     }
+}
+
+/// The bound of a way for the flow: one that could not be read is there all the same.
+fn bound_meant(max: Option<u32>, is_given: bool) -> Option<u32> {
+    max.or(is_given.then_some(1))
 }
 
 /// The type of `signal`: null when the time is up.

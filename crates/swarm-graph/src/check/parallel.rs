@@ -61,7 +61,8 @@ impl Places {
 }
 
 /// The pairs of places that two tokens may hold at once.
-pub(super) struct Together {
+#[derive(Clone, Debug)]
+pub(crate) struct Together {
     with: Vec<Places>,
     waits: BTreeMap<(usize, usize), usize>,
 }
@@ -85,7 +86,7 @@ impl Together {
 
     /// Whether two nodes may be at work at the same time; one with itself: whether it may run
     /// twice.
-    pub(super) fn may_be(&self, first: usize, second: usize) -> bool {
+    pub(crate) fn may_be(&self, first: usize, second: usize) -> bool {
         self.with.get(first).is_some_and(|with| with.contains(second))
     }
 

@@ -102,7 +102,8 @@ impl Checker<'_> {
             .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
         if !inside || path.value.is_empty() || path.value.contains('\\') {
             let message = format!("`{}` is not a file beside this one or below", path.value);
-            self.report.error(Code::BadImport, path.at, message);
+            self.report.error(Code::BadImport, path.at, message).help =
+                Some("write a path from this file on, such as `./policies.yaml`".to_owned());
             return None;
         }
         let directory = Path::new(self.path).parent().unwrap_or_else(|| Path::new(""));
@@ -348,8 +349,12 @@ impl Checker<'_> {
         let list = of.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
         match found {
             [] => {
+                let help = match code {
+                    Code::OneExit => "give exactly one; a last node has `next: $end`",
+                    _ => "give exactly one",
+                };
                 self.report.error(code, at, format!("{what} has none of {list}")).help =
-                    Some("give exactly one".to_owned());
+                    Some(help.to_owned());
             }
             [_] => {}
             [(first, _), rest @ ..] => {

@@ -39,6 +39,9 @@ impl StateDraft {
     }
 }
 
+/// The types of JSON schema.
+const TYPES: [&str; 7] = ["array", "boolean", "integer", "null", "number", "object", "string"];
+
 impl Checker<'_> {
     /// The schema of a declaration; `true` when there is none, or it is wrong.
     pub(super) fn declared(&mut self, spec: Option<&DeclaredSpec>) -> Value {
@@ -94,9 +97,20 @@ impl Checker<'_> {
             Err(error) => {
                 let path = error.instance_path().to_string();
                 let parts: Vec<String> = path.split('/').skip(1).map(str::to_owned).collect();
+                let is_type = parts.last().is_some_and(|key| key == "type");
                 let at = raw.0.deepest(parts).at;
-                let message = format!("no JSON schema: {error}");
-                self.report.error(Code::BadSchema, at, message);
+                // What the meta-schema says of a wrong type helps nobody.
+                match error.instance().as_str().filter(|_| is_type) {
+                    Some(found) => {
+                        let message = format!("no JSON schema: there is no type `{found}`");
+                        self.report.error(Code::BadSchema, at, message).help =
+                            suggest(found, TYPES);
+                    }
+                    None => {
+                        let message = format!("no JSON schema: {error}");
+                        self.report.error(Code::BadSchema, at, message);
+                    }
+                }
                 return None;
             }
         };

@@ -6,6 +6,7 @@ mod crash;
 mod defects;
 mod drawing;
 mod engine;
+mod error_pages;
 mod expressions;
 mod hostile;
 mod linking;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 use swarm_graph::check::{self, Files};
-use swarm_graph::defect::Defects;
+use swarm_graph::defect::{Code, Defects};
 use swarm_graph::graph::Graph;
 use swarm_graph::registry::Registry;
-use swarm_graph::{dot, schema};
+use swarm_graph::{dot, explain, schema};
 
 use super::{Usage, out, out::Out};
 use crate::cli::{self, Drawing};
@@ -26,6 +26,10 @@ pub fn run(registry: &Registry, texts: &Layers, out: Out, what: &cli::Graph) -> 
         cli::Graph::Show { graph, format } => {
             let graph = one(registry, texts, graph)?;
             out::line(&draw(&graph, *format))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        cli::Graph::Explain { what } => {
+            out::line(&explained(registry, texts, what.as_deref())?)?;
             Ok(ExitCode::SUCCESS)
         }
         cli::Graph::Schema => {
@@ -69,9 +73,24 @@ fn check_all(registry: &Registry, texts: &Layers, out: Out, files: &[PathBuf]) -
             }
             Err(defects) => format!("✗ {file}\n{defects}"),
         });
-        said.collect::<Vec<_>>().join("\n")
+        let said = said.collect::<Vec<_>>().join("\n");
+        match first_code(&checked) {
+            Some(code) => format!(
+                "{said}\n\n`swarm-host graph explain CODE` tells more, such as `swarm-host graph explain {code}`"
+            ),
+            None => said,
+        }
     })?;
     Ok(if all_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The code of the first defect or warning.
+fn first_code(checked: &[Checked]) -> Option<Code> {
+    let lists = checked.iter().map(|(_, result)| match result {
+        Ok(graph) => graph.warnings(),
+        Err(defects) => &defects.list,
+    });
+    lists.flatten().next().map(|defect| defect.code)
 }
 
 fn check_file(registry: &Registry, file: &Path) -> Result<Checked> {
@@ -101,6 +120,19 @@ fn one(registry: &Registry, texts: &Layers, typed: &str) -> Result<Arc<Graph>> {
             library.names().join(", ")
         ))
     })
+}
+
+/// A code's page, a graph in words, or all graphs in words.
+fn explained(registry: &Registry, texts: &Layers, what: Option<&str>) -> Result<String> {
+    let Some(what) = what else {
+        let library = texts.load(registry.clone())?;
+        let graphs = library.names().into_iter().filter_map(|name| library.named(&name));
+        return Ok(graphs.map(|graph| explain::in_words(&graph)).collect::<Vec<_>>().join("\n"));
+    };
+    match Code::named(what) {
+        Some(code) => Ok(code.page().to_owned()),
+        None => Ok(explain::in_words(&*one(registry, texts, what)?)),
+    }
 }
 
 fn draw(graph: &Graph, format: Drawing) -> String {

@@ -7,6 +7,7 @@ mod cli;
 mod cli_run;
 mod config;
 mod demo;
+mod explain;
 mod graphs;
 mod kills;
 mod pages;
