@@ -10,9 +10,13 @@ mod commits;
 mod endings;
 mod fencing;
 mod fixture;
+mod forks;
 mod history;
 mod journal;
 mod leases;
+mod listing;
+pub mod peers;
+mod pruning;
 mod questions;
 mod records;
 mod signals;
@@ -31,9 +35,12 @@ pub use self::commits::*;
 pub use self::endings::*;
 pub use self::fencing::*;
 pub use self::fixture::everything;
+pub use self::forks::*;
 pub use self::history::*;
 pub use self::journal::*;
 pub use self::leases::*;
+pub use self::listing::*;
+pub use self::pruning::*;
 pub use self::questions::*;
 pub use self::records::*;
 pub use self::signals::*;
@@ -56,6 +63,8 @@ pub trait Ground: Send {
 pub enum Verdict {
     /// It holds.
     Held,
+    /// It holds for each of so many combinations of arguments.
+    HeldFor(usize),
     /// It says nothing about this backend.
     DoesNotApply,
 }
@@ -146,13 +155,41 @@ clauses! {
     records_are_listed_by_prefix_in_order,
     of_many_writers_of_a_record_one_wins,
     what_was_acknowledged_is_there_after_a_restart,
+    a_step_without_its_checkpoint_survives_a_restart,
+    every_combination_of_checkpoint_filters_lists_what_fits,
+    every_combination_of_run_filters_lists_what_fits,
+    a_listed_checkpoint_says_what_it_holds,
+    a_fork_begins_where_its_source_was,
+    a_fork_that_leads_nowhere_is_refused,
+    a_fork_takes_the_journal_as_it_was_at_its_checkpoint,
+    a_fork_and_its_source_go_their_own_ways,
+    an_edit_is_one_checkpoint_with_its_author,
+    an_edit_is_refused_while_claimed_or_ended_or_moved_on,
+    steps_that_ended_before_an_edit_come_back_with_the_claim,
+    a_copy_reads_as_its_source_did,
+    a_copy_is_claimed_only_if_that_was_asked_for,
+    a_copy_is_whole_while_its_source_is_written,
+    checkpoints_that_are_left_read_as_before,
+    pruning_touches_only_what_it_was_given,
+    checkpoints_go_by_age_and_the_last_one_stays,
+    pruning_leaves_the_journal_and_questions_of_what_goes_on,
+    pruning_breaks_no_fork,
+    ended_runs_are_removed_by_whole_trees,
+    a_graph_text_goes_a_day_after_its_last_run,
+    a_deleted_run_is_gone_with_all_below_it,
+    a_run_is_not_deleted_while_it_or_one_above_is_live,
 }
+
+/// How many combinations of arguments the clauses about lists try.
+pub const COMBINATIONS: usize = 3 * 4 * 4 * 4 * 4 * 4 + 3 * 3 * 3 * 2 * 3 * 3 * 3;
 
 /// How a whole suite went.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Clauses that hold.
     pub held: Vec<&'static str>,
+    /// Combinations of list arguments that were tried and hold.
+    pub combinations: usize,
     /// Clauses that say nothing about this backend.
     pub does_not_apply: Vec<&'static str>,
     /// Clauses that do not hold, and what was seen.
@@ -161,7 +198,17 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} clauses held", self.held.len(), CLAUSES.len())?;
+        let (restated, nowhere) = peers::counts();
+        write!(
+            f,
+            "held {} of {} clauses, {} list combinations of {COMBINATIONS}, {} not applicable; \
+             of LangGraph's {} behaviours {restated} are asked for, {nowhere} not applicable",
+            self.held.len(),
+            CLAUSES.len(),
+            self.combinations,
+            self.does_not_apply.len(),
+            peers::LANGGRAPH.len(),
+        )?;
         if !self.does_not_apply.is_empty() {
             write!(f, "; not for this backend: {}", self.does_not_apply.join(", "))?;
         }
@@ -185,6 +232,10 @@ where
         let task = tokio::spawn(async move { run(&mut *ground).await });
         match task.await {
             Ok(Ok(Verdict::Held)) => report.held.push(clause.name),
+            Ok(Ok(Verdict::HeldFor(count))) => {
+                report.held.push(clause.name);
+                report.combinations += count;
+            }
             Ok(Ok(Verdict::DoesNotApply)) => report.does_not_apply.push(clause.name),
             Ok(Err(error)) => report.broken.push((clause.name, format!("{error:?}"))),
             Err(panic) => report.broken.push((clause.name, panic_text(panic))),

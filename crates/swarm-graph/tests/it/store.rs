@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use swarm_core::id::RunId;
 use swarm_core::port::store::Store;
-use swarm_graph::store::conformance::{self, CLAUSES, Ground, Report};
+use swarm_graph::store::conformance::{self, CLAUSES, COMBINATIONS, Ground, Report, peers};
 use swarm_graph::store::memory::MemoryStore;
 use swarm_graph::store::sqlite::{Options, SqliteStore, Synchronous};
 use tempfile::TempDir;
@@ -69,12 +69,25 @@ fn assert_conforms(report: &Report, does_not_apply: &[&str]) {
     assert!(report.broken.is_empty(), "{report}");
     assert_eq!(report.does_not_apply, does_not_apply);
     assert_eq!(report.held.len() + does_not_apply.len(), CLAUSES.len());
+    assert_eq!(report.combinations, COMBINATIONS);
+}
+
+#[test]
+fn each_behaviour_of_langgraphs_suite_is_asked_for_or_does_not_apply() {
+    assert_eq!(peers::LANGGRAPH.len(), 89);
+    assert!(peers::dangling().is_empty(), "{:?}", peers::dangling());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_keeps_every_clause_but_forgets_with_the_process() {
     let report = conformance::check(async || Box::<Memory>::default() as Box<dyn Ground>).await;
-    assert_conforms(&report, &["what_was_acknowledged_is_there_after_a_restart"]);
+    assert_conforms(
+        &report,
+        &[
+            "what_was_acknowledged_is_there_after_a_restart",
+            "a_step_without_its_checkpoint_survives_a_restart",
+        ],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,7 +14,7 @@ use swarm_core::id::{
     BlockId, ChannelName, GraphHash, GraphName, NodeName, QueueName, RunId, StepId, WorkerId,
 };
 use swarm_core::port::store::{
-    CheckpointWrite, Claim, Commit, EntryKey, Release, Result, SignalKind, Store,
+    CheckpointFilter, CheckpointWrite, Claim, Commit, EntryKey, Release, Result, SignalKind, Store,
 };
 use swarm_core::run::{Limit, NewRun, Parent, RunStatus};
 use swarm_core::spend::{Spend, UsdMicros};
@@ -199,6 +199,11 @@ pub async fn everything(store: &dyn Store) -> Result<String> {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{record:?}");
         let _ = writeln!(text, "{:?}", store.checkpoint(id, None).await?);
+        let listed = store.checkpoints(id, &CheckpointFilter::default()).await?;
+        let _ = writeln!(text, "{listed:?}");
+        for info in &listed {
+            let _ = writeln!(text, "{:?}", store.checkpoint(id, Some(info.seq)).await?);
+        }
         let _ = writeln!(text, "{:?}", store.steps(id).await?);
         let _ = writeln!(text, "{:?}", store.events(id, 0, 0).await?);
         let _ = writeln!(text, "{:?}", store.signals(id).await?);
