@@ -11,6 +11,7 @@ mod wall;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -39,6 +40,11 @@ const WAIT_IN_PLACE: Duration = Duration::from_secs(2);
 
 /// How long nodes may take to stop before they are dropped.
 const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// From when on a claim must not be trusted, though its lease has not quite ended.
+fn fence_at(run: &RunRecord, ttl: Duration) -> Timestamp {
+    run.lease_until.map_or(Timestamp(i64::MAX), |until| until - ttl.mul_f64(0.2))
+}
 
 /// An attempt at work, and how it ended.
 struct Attempt {
@@ -83,6 +89,8 @@ pub(crate) struct Session<'e> {
     has_looked: bool,
     /// Whether the checkpoint has never been stored.
     is_new: bool,
+    /// Whether a former claim may have stored questions and children of this superstep.
+    may_repeat: bool,
     control: Control,
 }
 
@@ -119,6 +127,7 @@ impl<'e> Session<'e> {
             run: start.id.clone(),
             epoch: run.epoch,
             labels: start.labels.clone(),
+            fence_at: AtomicI64::new(fence_at(&run, engine.lease_ttl()).as_millis()),
             asks_when_over_budget: graph
                 .budget
                 .as_ref()
@@ -147,13 +156,14 @@ impl<'e> Session<'e> {
             tokens: BTreeMap::new(),
             has_looked: false,
             is_new,
+            may_repeat: !is_new,
             control,
         }
     }
 
     /// Works until the run ends, waits, is handed back, or was lost.
     pub(crate) async fn drive(mut self) -> store::Result<Driven> {
-        let beat = heartbeat::start(self.engine, &self.run, self.stop.clone());
+        let beat = heartbeat::start(self.engine, &self.scope, self.stop.clone());
         let driven = self.supersteps(&beat).await;
         let is_lost = beat.is_lost();
         drop(beat);
@@ -172,7 +182,7 @@ impl<'e> Session<'e> {
             if let Some(by) = self.take_signals().await? {
                 return self.cancel(&by).await;
             }
-            self.check_wall();
+            self.check_wall().await?;
             let stopped = self.superstep().await?;
             if beat.is_lost() {
                 return Ok(Driven::Lost);
@@ -233,7 +243,8 @@ impl<'e> Session<'e> {
         let mut running = Running::new();
         let mut at_work = BTreeSet::new();
         loop {
-            if !self.control.drain.is_cancelled() {
+            // A step that was told to stop is still due: it must not begin again.
+            if !self.control.drain.is_cancelled() && !self.stop.is_cancelled() {
                 running.extend(self.start_all(&mut at_work).await?);
             }
             let attempt = tokio::select! {
@@ -256,7 +267,8 @@ impl<'e> Session<'e> {
                 }
             };
             let Some(attempt) = attempt else {
-                return Ok(self.control.drain.is_cancelled() && self.has_due());
+                let is_drained = self.control.drain.is_cancelled() && self.has_due();
+                return Ok(is_drained || self.stop.is_cancelled());
             };
             at_work.remove(&attempt.activation.step);
             self.ended_attempt(attempt, &mut at_work).await?;
@@ -399,7 +411,7 @@ impl<'e> Session<'e> {
             Err(NodeError::Asked) => {
                 let blocks = context.take_asked();
                 let ids = blocks.iter().map(|block| block.id.clone()).collect();
-                self.ask(blocks);
+                self.ask(blocks).await?;
                 self.park(&activation.step, &Phase::Answer { blocks: ids });
                 return Ok(());
             }

@@ -112,6 +112,9 @@ pub(crate) struct RunScope {
     pub(crate) live: Live,
     pub(crate) run: RunId,
     pub(crate) epoch: Epoch,
+    /// From this moment (in milliseconds) on another worker may have the run, unless the lease
+    /// is renewed before.
+    pub(crate) fence_at: AtomicI64,
     pub(crate) labels: BTreeMap<String, String>,
     /// Whether a call over the limit asks a person, or fails.
     pub(crate) asks_when_over_budget: bool,
@@ -282,6 +285,7 @@ impl NodeContext {
                 }
             }
         }
+        self.check_fence()?;
         let (value, spent) = f().await?;
         self.finish(key, &value, spent).await?;
         Ok(value)
@@ -316,15 +320,22 @@ impl NodeContext {
             .begin(self.entry_key(key), intent, Spend::default(), self.now())
             .await?;
         let value = match begun {
-            Begun::New => act().await?,
+            Begun::New => {
+                self.check_fence()?;
+                act().await?
+            }
             Begun::Existing(Entry { result: Some(result), .. }) => {
                 return self.decode(key, &result);
             }
             Begun::Existing(Entry { result: None, intent, .. }) => match probe().await? {
                 Probe::Landed(value) => value,
-                Probe::DidNotHappen => act().await?,
+                Probe::DidNotHappen => {
+                    self.check_fence()?;
+                    act().await?
+                }
                 Probe::InDoubt(why) => {
                     self.ask_about_doubt(key, &intent, &why).await?;
+                    self.check_fence()?;
                     act().await?
                 }
             },
@@ -413,6 +424,15 @@ impl NodeContext {
     /// The questions that this attempt ran into.
     pub(crate) fn take_asked(&self) -> Vec<Block> {
         std::mem::take(&mut *self.asked.lock().expect("no panic while locked"))
+    }
+
+    /// Refuses to act for a run that may be another's by now: a process that stood still does
+    /// not know what happened meanwhile, and the store cannot undo what it would do outside.
+    fn check_fence(&self) -> Result<(), NodeError> {
+        if self.now().as_millis() >= self.scope.fence_at.load(Ordering::SeqCst) {
+            return Err(NodeError::Cancelled);
+        }
+        Ok(())
     }
 
     fn touch(&self) {

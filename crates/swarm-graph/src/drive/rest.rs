@@ -76,6 +76,7 @@ impl Session<'_> {
             ..self.empty_commit()
         };
         self.engine.commit(commit).await?;
+        self.may_repeat = false;
         if driven.is_none() {
             self.wait_in_place().await;
         }
@@ -159,6 +160,8 @@ impl Session<'_> {
         events.push(NewEvent::run(EventKind::RUN_RELEASED, Value::Null));
         let commit = Commit {
             steps: std::mem::take(&mut self.pending.steps),
+            blocks: std::mem::take(&mut self.pending.blocks),
+            children: std::mem::take(&mut self.pending.children),
             events,
             release: Some(Release::Ready),
             ..self.empty_commit()

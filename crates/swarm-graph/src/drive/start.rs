@@ -111,16 +111,15 @@ impl Session<'_> {
     ) -> Result<Started, NodeError> {
         let id = BlockId::new(format!("{}.{}", self.run.start.id, activation.step))
             .map_err(|error| Failure::fatal("too_deep", error.to_string()))?;
-        if let Some(block) = self.engine.store().block(&id).await?
-            && let Some(answer) = block.answer
-        {
+        let asked = self.engine.store().block(&id).await?;
+        if let Some(answer) = asked.and_then(|block| block.answer) {
             return Ok(Started::Ended(StepEnding::Output(Arc::new(answer))));
         }
         let now = self.engine.clock().now();
         let run = self.run.start.id.clone();
         let mut block = Block::open(id.clone(), run, activation.step.clone(), ask, now);
         block.remind_at = remind.map(|wait| now + wait);
-        self.ask(vec![block]);
+        self.ask(vec![block]).await?;
         Ok(Started::Parked(Phase::Answer { blocks: vec![id] }))
     }
 
@@ -164,8 +163,11 @@ impl Session<'_> {
             limit: limit_of(&graph),
         };
         self.engine.keep(&graph).await?;
-        let data = json!({ "run": id, "graph": graph.name });
-        self.pending.events.push(NewEvent::step(EventKind::CHILD_STARTED, &activation.step, data));
+        if !self.may_repeat || self.engine.store().run(&id).await?.is_none() {
+            let data = json!({ "run": id, "graph": graph.name });
+            let event = NewEvent::step(EventKind::CHILD_STARTED, &activation.step, data);
+            self.pending.events.push(event);
+        }
         self.pending.children.push(child);
         Ok(if detach {
             Started::Ended(StepEnding::Output(Arc::new(json!({ "run": id }))))
@@ -174,12 +176,17 @@ impl Session<'_> {
         })
     }
 
-    pub(super) fn ask(&mut self, blocks: Vec<Block>) {
+    /// Asks with the next commit. What a former claim has asked already is not told again.
+    pub(super) async fn ask(&mut self, blocks: Vec<Block>) -> store::Result<()> {
         for block in &blocks {
+            if self.may_repeat && self.engine.store().block(&block.id).await?.is_some() {
+                continue;
+            }
             let data = json!({ "id": block.id, "reason": block.ask.reason, "question": block.ask.question });
             self.pending.events.push(NewEvent::step(EventKind::QUESTION_ASKED, &block.step, data));
         }
         self.pending.blocks.extend(blocks);
+        Ok(())
     }
 
     pub(super) fn attempt(

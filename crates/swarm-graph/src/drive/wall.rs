@@ -9,21 +9,22 @@ use swarm_core::checkpoint::{Activation, Phase, StepEnding};
 use swarm_core::escalation::{Ask, Block, Reason};
 use swarm_core::failure::Failure;
 use swarm_core::id::{BlockId, StepId};
+use swarm_core::port::store;
 
 use super::Session;
 use crate::plan;
 
 impl Session<'_> {
     /// Parks what is due behind a question when the wall-time budget is used up.
-    pub(super) fn check_wall(&mut self) {
-        let Some(budget) = self.graph.budget.as_ref() else { return };
-        let Some(wall) = budget.wall else { return };
+    pub(super) async fn check_wall(&mut self) -> store::Result<()> {
+        let Some(budget) = self.graph.budget.as_ref() else { return Ok(()) };
+        let Some(wall) = budget.wall else { return Ok(()) };
         let now = self.engine.clock().now();
         let granted = Duration::from_secs(self.checkpoint.cursor.wall.granted_secs);
         if now.since(self.run.created_at) <= wall + granted
             || self.checkpoint.cursor.wall.block.is_some()
         {
-            return;
+            return Ok(());
         }
         let due: Vec<StepId> = self
             .checkpoint
@@ -33,21 +34,25 @@ impl Session<'_> {
             .filter(|activation| matches!(activation.phase, Phase::Due | Phase::Backoff { .. }))
             .map(|activation| activation.step.clone())
             .collect();
-        let Some(step) = due.first().cloned() else { return };
+        let Some(step) = due.first().cloned() else { return Ok(()) };
         let asked = self.checkpoint.cursor.wall.asked + 1;
-        let Ok(id) = BlockId::new(format!("{}.$wall#{asked}", self.run.start.id)) else { return };
+        let Ok(id) = BlockId::new(format!("{}.$wall#{asked}", self.run.start.id)) else {
+            return Ok(());
+        };
         let question = format!(
             "Run `{}` has used up its wall-time budget of {}. `grant` gives it as much again; `stop` ends it.",
             self.run.start.id,
             humantime::format_duration(wall)
         );
         let ask = Ask::choice(Reason::Budget, question, &["grant", "stop"]);
-        self.ask(vec![Block::open(id.clone(), self.run.start.id.clone(), step, ask, now)]);
+        let block = Block::open(id.clone(), self.run.start.id.clone(), step, ask, now);
+        self.ask(vec![block]).await?;
         self.checkpoint.cursor.wall.asked = asked;
         self.checkpoint.cursor.wall.block = Some(id.clone());
         for step in due {
             self.park(&step, &Phase::Answer { blocks: vec![id.clone()] });
         }
+        Ok(())
     }
 
     pub(super) fn answer_wall(&mut self, answer: &Value) {

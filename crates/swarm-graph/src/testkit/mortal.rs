@@ -1,4 +1,4 @@
-//! A store that dies.
+//! A store that dies, or stalls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use swarm_core::checkpoint::{Checkpoint, StepRecord};
 use swarm_core::escalation::{Answerer, Block, BlockStatus};
 use swarm_core::event::{Event, NewEvent};
 use swarm_core::id::{BlockId, GraphHash, QueueName, RunId, StepId, WorkerId};
+use swarm_core::port::clock::Entropy as _;
 use swarm_core::port::records::{self, Record, Records};
 use swarm_core::port::store::{
     AnswerError, Archive, Begun, CheckpointFilter, CheckpointInfo, Claim, Commit, Commits,
@@ -20,6 +21,9 @@ use swarm_core::port::store::{
 use swarm_core::run::{Epoch, Limit, NewRun, RunRecord};
 use swarm_core::spend::Spend;
 use swarm_core::time::Timestamp;
+use tokio::sync::watch;
+
+use super::SeededEntropy;
 
 /// When a [`MortalStore`] dies.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -34,10 +38,23 @@ pub enum Death {
 
 /// A store in front of another that dies at a chosen write: from then on, every call fails, as
 /// if the process were gone. What lies beneath keeps what had taken effect.
+///
+/// A [`stalling`](Self::stalling) one only stops there, as a process does that its machine does
+/// not let run, and goes on when woken: late, and perhaps no longer the one who has the run.
 pub struct MortalStore {
     inner: Arc<dyn Store>,
     death: Death,
     writes: AtomicU64,
+    /// With a stalling store: how far it has come.
+    stall: Option<watch::Sender<Stall>>,
+    jitter: Option<SeededEntropy>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stall {
+    Before,
+    Stalled,
+    Woken,
 }
 
 impl std::fmt::Debug for MortalStore {
@@ -53,7 +70,39 @@ impl MortalStore {
     /// A mortal front of `inner`.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, death: Death) -> Self {
-        Self { inner, death, writes: AtomicU64::new(0) }
+        Self { inner, death, writes: AtomicU64::new(0), stall: None, jitter: None }
+    }
+
+    /// Stalls at its moment instead of dying, until [`wake`](Self::wake).
+    #[must_use]
+    pub fn stalling(mut self) -> Self {
+        self.stall = Some(watch::Sender::new(Stall::Before));
+        self
+    }
+
+    /// Lets others run before and after each write, as often as the seed says: moments at which
+    /// a caller may be dropped.
+    #[must_use]
+    pub fn jittered(mut self, entropy: SeededEntropy) -> Self {
+        self.jitter = Some(entropy);
+        self
+    }
+
+    /// Returns once it stalls; never, if it does not.
+    pub async fn stalled(&self) {
+        if let Some(stall) = &self.stall
+            && stall.subscribe().wait_for(|stage| *stage == Stall::Stalled).await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+
+    /// Ends the stall, now or in advance.
+    pub fn wake(&self) {
+        if let Some(stall) = &self.stall {
+            stall.send_replace(Stall::Woken);
+        }
     }
 
     /// How many writes were tried.
@@ -66,8 +115,33 @@ impl MortalStore {
     #[must_use]
     pub fn is_dead(&self) -> bool {
         match self.death {
-            Death::Before(last) | Death::After(last) => self.writes() >= last,
+            Death::Before(last) | Death::After(last) => {
+                self.stall.is_none() && self.writes() >= last
+            }
             Death::Never => false,
+        }
+    }
+
+    /// Waits while it is stalled; `begins` the stall.
+    async fn hold(&self, begins: bool) {
+        let Some(stall) = &self.stall else { return };
+        if begins {
+            stall.send_if_modified(|stage| {
+                let is_first = *stage == Stall::Before;
+                if is_first {
+                    *stage = Stall::Stalled;
+                }
+                is_first
+            });
+        }
+        // The sender is ours: it is not closed while we wait.
+        let _ = stall.subscribe().wait_for(|stage| *stage != Stall::Stalled).await;
+    }
+
+    async fn shake(&self) {
+        let Some(jitter) = &self.jitter else { return };
+        for _ in 0..jitter.next_u64() % 3 {
+            tokio::task::yield_now().await;
         }
     }
 
@@ -77,7 +151,21 @@ impl MortalStore {
 
     /// Counts a write and does it, if the store lives long enough.
     async fn write<T>(&self, act: impl Future<Output = T>) -> Result<T> {
+        self.shake().await;
         let number = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.stall.is_some() {
+            self.hold(self.death == Death::Before(number)).await;
+            let done = act.await;
+            self.hold(self.death == Death::After(number)).await;
+            self.shake().await;
+            return Ok(done);
+        }
+        let done = self.live_or_die(number, act).await;
+        self.shake().await;
+        done
+    }
+
+    async fn live_or_die<T>(&self, number: u64, act: impl Future<Output = T>) -> Result<T> {
         match self.death {
             Death::Before(last) if number >= last => Err(dead()),
             Death::After(last) if number > last => Err(dead()),
@@ -118,6 +206,7 @@ impl Leases for MortalStore {
 
     async fn renew(&self, run: &RunId, epoch: Epoch, now: Timestamp, ttl: Duration) -> Result<()> {
         self.read()?;
+        self.hold(false).await;
         self.inner.renew(run, epoch, now, ttl).await
     }
 }

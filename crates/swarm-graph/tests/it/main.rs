@@ -15,6 +15,7 @@ mod pages;
 mod race;
 mod rig;
 mod shop;
+mod sim;
 mod store;
 mod store_history;
 mod store_sqlite;
