@@ -10,6 +10,7 @@ mod node;
 pub(crate) mod parallel;
 mod policies;
 mod race;
+pub(crate) mod signals;
 mod state;
 mod value;
 
@@ -234,6 +235,7 @@ impl Checker<'_> {
         let limits = self.limits(spec.limits.as_ref());
         let input_schema = self.declared(spec.input.as_ref());
         let state = self.state(spec.state.as_ref());
+        let signals = self.signals(spec.signals.as_ref());
         let base = Env::default()
             .with("input", Type::of_schema(&input_schema))
             .with("state", state.ty.clone())
@@ -255,6 +257,7 @@ impl Checker<'_> {
             caught: node::caught(specs),
             base: &base,
             state: &state,
+            signals: signals.as_ref(),
             policies: &policies,
             defaults: &defaults,
             limits,
@@ -278,6 +281,7 @@ impl Checker<'_> {
             input_schema,
             output: output.map(|(schema, value)| GraphOutput { schema, value }),
             channels: state.channels,
+            signals,
             entry: nodes.get_index(entry?)?.0.clone(),
             limits,
             budget: defaults.budget,

@@ -107,6 +107,8 @@ codes! {
     UnknownReducer = "unknown-reducer",
     /// No policy of this name.
     UnknownPolicy = "unknown-policy",
+    /// No signal of this name.
+    UnknownSignal = "unknown-signal",
     /// No graph of this name.
     UnknownGraph = "unknown-graph",
     /// An import that cannot be.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use swarm_core::escalation::{Answerer, Block};
-use swarm_core::id::{BlockId, GraphHash, InvalidId, QueueName, RunId, WorkerId};
+use swarm_core::id::{BlockId, GraphHash, GraphName, InvalidId, QueueName, RunId, WorkerId};
 use swarm_core::port::clock::{Clock, Entropy};
 use swarm_core::port::store::{self, AnswerError, Claim, Commit, GraphText, SignalKind, Store};
 use swarm_core::run::{Limit, NewRun, RunRecord, RunStatus};
@@ -24,6 +24,7 @@ use crate::drive::Session;
 use crate::graph::Graph;
 use crate::library::{self, Library};
 use crate::live::{Live, LiveEvent};
+use crate::signal;
 use crate::system::{SystemClock, SystemEntropy};
 use crate::worker::POLL;
 
@@ -154,6 +155,40 @@ pub enum AnswerRefused {
     /// The block cannot take it.
     #[error(transparent)]
     Block(#[from] AnswerError),
+}
+
+/// Why a signal was not sent.
+#[derive(Debug, Error)]
+pub enum SignalRefused {
+    /// The run's graph declares its signals, and this is none of them.
+    #[error("graph `{graph}` knows no signal `{name}`{}", .help.as_ref().map(|help| format!(": {help}")).unwrap_or_default())]
+    Unknown {
+        /// The graph.
+        graph: GraphName,
+        /// The name.
+        name: String,
+        /// What would be right.
+        help: Option<String>,
+    },
+    /// The payload does not fit what the graph declares.
+    #[error("the payload does not fit signal `{name}` of graph `{graph}`: {why}")]
+    Misfit {
+        /// The graph.
+        graph: GraphName,
+        /// The name.
+        name: String,
+        /// What does not fit, each with its place.
+        why: String,
+    },
+    /// The run's graph cannot be had, or the store failed.
+    #[error(transparent)]
+    Engine(#[from] Error),
+}
+
+impl From<store::Error> for SignalRefused {
+    fn from(error: store::Error) -> Self {
+        Self::Engine(Error::Store(error))
+    }
 }
 
 impl Engine {
@@ -358,16 +393,44 @@ impl Engine {
     /// ended.
     ///
     /// # Errors
-    /// The store's failure.
+    /// [`SignalRefused`] when the run's graph declares its signals and this is none of them, or
+    /// when the store fails.
     pub async fn signal(
         &self,
         run: &RunId,
         key: Option<&str>,
         name: &str,
         payload: Value,
-    ) -> store::Result<bool> {
+    ) -> Result<bool, SignalRefused> {
+        if let Some(graph) = self.typed_graph_of(run).await?
+            && let Some(signals) = graph.signals()
+        {
+            let (graph, name) = (graph.name().clone(), name.to_owned());
+            signal::check(signals, &name, &payload).map_err(|misfit| match misfit {
+                signal::Misfit::Unknown(help) => {
+                    SignalRefused::Unknown { graph: graph.clone(), name: name.clone(), help }
+                }
+                signal::Misfit::Payload(why) => {
+                    SignalRefused::Misfit { graph: graph.clone(), name: name.clone(), why }
+                }
+            })?;
+        }
         let kind = SignalKind::Named { name: name.to_owned(), payload: Arc::new(payload) };
-        self.send(run, key, kind).await
+        Ok(self.send(run, key, kind).await?)
+    }
+
+    /// The graph of a run, if it declares signals: others need not load in this program.
+    async fn typed_graph_of(&self, run: &RunId) -> Result<Option<Arc<Graph>>, Error> {
+        let found = self.parts.store.run(run).await?;
+        let found =
+            found.ok_or_else(|| store::Error::NotFound { what: "run", id: run.to_string() })?;
+        if self.library().by_hash(&found.start.graph_hash).is_none() {
+            let text = self.parts.store.graph(&found.start.graph_hash).await?;
+            if text.is_some_and(|graph| !crate::check::signals::declares_any(&graph.text)) {
+                return Ok(None);
+            }
+        }
+        self.graph_of(&found).await.map(Some)
     }
 
     /// Asks a run and all it started to stop; [`end_cancelled`](Self::end_cancelled) ends those

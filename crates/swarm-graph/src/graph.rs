@@ -3,7 +3,7 @@
 //! A `Graph` only comes out of [`crate::check`]: whoever has one need not ask whether a node or a
 //! channel exists. Names cross this module's border, petgraph's indices do not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use crate::check::parallel::Together;
 use crate::defect::Defect;
 use crate::expr::{Expr, Template};
 use crate::registry::{ErasedNode, ReduceFn};
+use crate::signal::Signals;
 
 /// A checked graph. Cheap to share behind an `Arc`.
 #[derive(Clone, Debug)]
@@ -30,6 +31,7 @@ pub struct Graph {
     pub(crate) input_schema: Value,
     pub(crate) output: Option<GraphOutput>,
     pub(crate) channels: IndexMap<ChannelName, Channel>,
+    pub(crate) signals: Option<Signals>,
     pub(crate) nodes: IndexMap<NodeName, GraphNode>,
     pub(crate) entry: NodeName,
     pub(crate) limits: Limits,
@@ -106,6 +108,13 @@ impl Graph {
     #[must_use]
     pub fn channels(&self) -> &IndexMap<ChannelName, Channel> {
         &self.channels
+    }
+
+    /// The signals that a run takes, each with the JSON schema of its payload, those that runs
+    /// send by themselves included; `None`: any.
+    #[must_use]
+    pub fn signals(&self) -> Option<&BTreeMap<String, Value>> {
+        self.signals.as_ref()
     }
 
     /// Its nodes, in the order of the file.

@@ -116,6 +116,7 @@ pub mod registry;
 mod resume;
 pub mod schema;
 mod settle;
+mod signal;
 mod spec;
 pub mod store;
 pub mod system;

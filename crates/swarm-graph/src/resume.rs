@@ -16,6 +16,7 @@ use swarm_core::time::Timestamp;
 
 use crate::graph::{Graph, Work};
 use crate::plan::{self, Ending};
+use crate::signal::matches_name;
 
 /// What the signals and the clock did to a cursor.
 #[derive(Debug, Default)]
@@ -166,14 +167,6 @@ fn waits_for(phase: &Phase, block: &BlockId) -> bool {
 
 fn find(cursor: &Cursor, matches: impl Fn(&Phase) -> bool) -> Option<Activation> {
     cursor.active.iter().find(|activation| matches(&activation.phase)).cloned()
-}
-
-/// `worker.*` stands for every name that begins with `worker.`.
-fn matches_name(pattern: &str, name: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(prefix) => name.starts_with(prefix),
-        None => pattern == name,
-    }
 }
 
 fn child_ending(

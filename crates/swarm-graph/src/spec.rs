@@ -37,6 +37,9 @@ record! {
         optional output: OutputSpec,
         /// The data of a run.
         optional state: StateSpec,
+        /// The signals that a run takes, by name, each with the type of its payload; without this
+        /// key, any signal with any payload.
+        optional signals: Entries<DeclaredSpec>,
         /// Named policies of this graph.
         optional policies: PoliciesSpec,
         /// What holds for nodes and runs that say nothing themselves.

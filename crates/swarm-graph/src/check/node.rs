@@ -11,6 +11,7 @@ use swarm_core::escalation::{Reason, Request};
 use swarm_core::id::{ChannelName, GraphName, NodeName, QueueName};
 
 use super::policies::{Defaults, Policies};
+use super::signals::signal_type;
 use super::state::StateDraft;
 use super::value::{Wanted, condition, constant_value, hold_type, value, whole};
 use super::{Checker, Signature, failure_type};
@@ -19,6 +20,7 @@ use crate::expr::{Env, Template, Type};
 use crate::graph::{
     Catch, Exits, Foreach, Gate, GraphNode, Limits, OnError, Retry, Route, Target, Work,
 };
+use crate::signal::Signals;
 use crate::spec::read::{Entries, OneOrMany, Raw, Record as _};
 use crate::spec::yaml::{Data, Span, Spanned, Yaml};
 use crate::spec::{CatchSpec, ForeachSpec, GateSpec, NodeSpec, RouteSpec, RunSpec, WaitSpec};
@@ -39,6 +41,7 @@ pub(super) struct Place<'p> {
     /// The variables that there are everywhere.
     pub(super) base: &'p Env,
     pub(super) state: &'p StateDraft,
+    pub(super) signals: Option<&'p Signals>,
     pub(super) policies: &'p Policies,
     pub(super) defaults: &'p Defaults,
     pub(super) limits: Limits,
@@ -123,8 +126,8 @@ impl Checker<'_> {
             None => base.clone(),
         };
         let answer = spec.gate.as_ref().and_then(|gate| self.answer(gate));
-        let (result, result_type) = self.result_of(spec, answer.as_ref());
-        let work = self.work(spec, answer, &before_result(&inner));
+        let (result, result_type) = self.result_of(spec, answer.as_ref(), place);
+        let work = self.work(spec, answer, &before_result(&inner), place);
         let envs = envs(&base, &inner, result, &result_type, foreach.as_ref());
         let mut writes = Vec::new();
         let set = spec.set.as_ref().map(|set| self.set(set, &envs.set, place, &mut writes));
@@ -247,10 +250,16 @@ impl Checker<'_> {
         (foreach, var.map(|var| (var, item)))
     }
 
-    fn work(&mut self, spec: &NodeSpec, answer: Option<Value>, env: &Env) -> Option<Work> {
+    fn work(
+        &mut self,
+        spec: &NodeSpec,
+        answer: Option<Value>,
+        env: &Env,
+        place: &Place<'_>,
+    ) -> Option<Work> {
         let uses = spec.uses.as_ref().map(|name| self.uses(name, spec, env));
         let run = spec.run.as_ref().map(|run| self.run(run, env));
-        let wait = spec.wait.as_ref().map(|wait| self.wait(wait));
+        let wait = spec.wait.as_ref().map(|wait| self.wait(wait, place));
         let gate = spec.gate.as_ref().map(|gate| self.gate(gate, answer, env));
         uses.or(run).or(wait).or(gate).flatten()
     }
@@ -335,7 +344,12 @@ impl Checker<'_> {
     }
 
     /// The name of what a node gives, and its type.
-    fn result_of(&self, spec: &NodeSpec, answer: Option<&Value>) -> (Option<&'static str>, Type) {
+    fn result_of(
+        &self,
+        spec: &NodeSpec,
+        answer: Option<&Value>,
+        place: &Place<'_>,
+    ) -> (Option<&'static str>, Type) {
         if let Some(uses) = &spec.uses {
             let kind = self.registry.kind(&uses.value);
             let ty = kind.map(|kind| Type::of_schema(&kind.output_schema));
@@ -353,7 +367,7 @@ impl Checker<'_> {
             return (Some("output"), ty.unwrap_or(Type::Dyn));
         }
         if let Some(wait) = &spec.wait {
-            return (Some("signal"), signal_type(wait));
+            return (Some("signal"), signal_type(wait, place.signals));
         }
         if spec.gate.is_some() {
             return (Some("answer"), answer.map_or(Type::Dyn, Type::of_schema));
@@ -361,22 +375,17 @@ impl Checker<'_> {
         (None, Type::Dyn)
     }
 
-    fn wait(&mut self, spec: &WaitSpec) -> Option<Work> {
+    fn wait(&mut self, spec: &WaitSpec, place: &Place<'_>) -> Option<Work> {
         if !spec.has("signal") && !spec.has("timeout") {
             self.report
                 .error(Code::MissingKey, spec.at(), "a `wait` that waits for nothing")
                 .help = Some("give `signal`, `timeout` or both".to_owned());
             return None;
         }
-        if let Some(signal) = &spec.signal {
-            let body = signal.value.strip_suffix('*').unwrap_or(&signal.value);
-            let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-            if signal.value.is_empty() || !body.chars().all(plain) || signal.value.len() > 200 {
-                let message = format!("`{}` cannot be the name of a signal", signal.value);
-                self.report.error(Code::BadName, signal.at, message).help = Some(
-                    "write words joined by dots, such as `worker.finished`; a trailing `*` stands for any ending".to_owned(),
-                );
-            }
+        if let Some(signal) = &spec.signal
+            && self.is_signal_name(signal, true)
+        {
+            self.known_signal(signal, place.signals);
         }
         Some(Work::Wait {
             signal: spec.signal.as_ref().map(|signal| signal.value.clone()),
@@ -675,17 +684,6 @@ impl Checker<'_> {
 /// The bound of a way for the flow: one that could not be read is there all the same.
 fn bound_meant(max: Option<u32>, is_given: bool) -> Option<u32> {
     max.or(is_given.then_some(1))
-}
-
-/// The type of `signal`: null when the time is up.
-fn signal_type(wait: &WaitSpec) -> Type {
-    let signal =
-        Type::record([("name".to_owned(), Type::Text(None)), ("payload".to_owned(), Type::Dyn)]);
-    match (wait.has("signal"), wait.has("timeout")) {
-        (true, false) => signal,
-        (true, true) => Type::union([signal, Type::Null]),
-        (false, _) => Type::Null,
-    }
 }
 
 fn envs(

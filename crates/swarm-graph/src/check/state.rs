@@ -67,7 +67,11 @@ impl Checker<'_> {
         (schema, template)
     }
 
-    fn type_or_schema(&mut self, name: Option<&Spanned<String>>, schema: Option<&Raw>) -> Value {
+    pub(super) fn type_or_schema(
+        &mut self,
+        name: Option<&Spanned<String>>,
+        schema: Option<&Raw>,
+    ) -> Value {
         let named = name.and_then(|name| self.type_named(name));
         let inline = schema.and_then(|schema| self.schema(schema));
         named.or(inline).unwrap_or(Value::Bool(true))

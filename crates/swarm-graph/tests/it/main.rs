@@ -15,6 +15,7 @@ mod pages;
 mod race;
 mod rig;
 mod shop;
+mod signals;
 mod sim;
 mod store;
 mod store_history;
