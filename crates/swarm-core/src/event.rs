@@ -61,6 +61,9 @@ impl EventKind {
     pub const SIGNAL_TAKEN: Self = Self(Cow::Borrowed("signal.taken"));
     /// A timer fired.
     pub const TIMER_FIRED: Self = Self(Cow::Borrowed("timer.fired"));
+    /// The run was moved to another version of its graph; data: `from`, `to`, `by`, and
+    /// `seq`, the first checkpoint of the new version.
+    pub const RUN_MIGRATED: Self = Self(Cow::Borrowed("run.migrated"));
     /// A limit was raised by a person; data: the new limit.
     pub const BUDGET_RAISED: Self = Self(Cow::Borrowed("budget.raised"));
 

@@ -170,6 +170,15 @@ impl StepId {
     }
 }
 
+impl StepId {
+    /// The step of one item of the loop whose step this is. It follows the loop's id and not the
+    /// node's name, which another version of the graph may have changed.
+    #[must_use]
+    pub fn item(&self, item: u32) -> Self {
+        Self(format!("{self}/{item}").into())
+    }
+}
+
 /// The hash of a checked graph's text: what a run is pinned to.
 #[derive(
     Clone, Debug, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize, Deserialize,

@@ -460,7 +460,7 @@ impl Engine {
     }
 
     /// The version that a run is pinned to.
-    async fn graph_of(&self, run: &RunRecord) -> Result<Arc<Graph>, Error> {
+    pub(crate) async fn graph_of(&self, run: &RunRecord) -> Result<Arc<Graph>, Error> {
         let hash = &run.start.graph_hash;
         if let Some(graph) = self.library().by_hash(hash) {
             return Ok(graph);

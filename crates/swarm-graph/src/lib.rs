@@ -67,6 +67,7 @@
 //!   [`registry`] gives nodes, types and reducers the names that graphs use.
 //! - [`engine`] starts, drives, answers, signals and cancels runs; [`worker`] serves queues with
 //!   many at once; [`live`] is what happens, as it happens.
+//! - [`diff`] compares two versions of a graph; [`migrate`] moves live runs to another one.
 //! - [`store`] keeps it all: in memory, or in SQLite. Its port is
 //!   [`swarm_core::port::store::Store`], and a conformance suite comes with it.
 //! - [`expr`] is the language inside `${{ }}`: CEL, checked at load.
@@ -99,6 +100,7 @@ pub use swarm_core;
 mod cancel;
 pub mod check;
 pub mod defect;
+pub mod diff;
 pub mod dot;
 mod drive;
 pub mod engine;
@@ -108,6 +110,7 @@ pub mod graph;
 mod heartbeat;
 pub mod library;
 pub mod live;
+pub mod migrate;
 pub mod node;
 mod plan;
 mod question;

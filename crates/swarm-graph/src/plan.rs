@@ -103,7 +103,7 @@ pub(crate) fn next_to_start(
     let item = *next;
     *next += 1;
     let activation = Activation {
-        step: StepId::of(&group.node, group.visit, Some(item)),
+        step: group.step.item(item),
         node: group.node.clone(),
         visit: group.visit,
         item: Some(item),

@@ -453,7 +453,11 @@ fn end(graph: &Graph, facts: &RunFacts, checkpoint: &Checkpoint) -> Next {
         return Next::Fail(Failure::fatal("join_unmet", message));
     }
     let Some(template) = graph.output.as_ref().and_then(|output| output.value.as_ref()) else {
-        return Next::End(Arc::new(checkpoint.state.to_value()));
+        // A channel that a former version of the graph had may still be stored.
+        let known =
+            checkpoint.state.0.iter().filter(|(name, _)| graph.channels.contains_key(*name));
+        let state = known.map(|(name, value)| (name.to_string(), (**value).clone())).collect();
+        return Next::End(Arc::new(Value::Object(state)));
     };
     let scope = facts.scope(&checkpoint.state);
     match template.render(&scope) {

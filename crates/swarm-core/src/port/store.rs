@@ -203,6 +203,8 @@ pub struct Commit {
     pub outgoing: Vec<Outgoing>,
     /// A new limit of this run.
     pub limit: Option<Limit>,
+    /// The version of its graph that the run is pinned to from now on.
+    pub graph: Option<GraphHash>,
     /// What to tell.
     pub events: Vec<NewEvent>,
     /// What becomes of the run; `None`: it stays claimed.
@@ -225,6 +227,7 @@ impl Commit {
             taken: Vec::new(),
             outgoing: Vec::new(),
             limit: None,
+            graph: None,
             events: Vec::new(),
             release: None,
         }
@@ -295,6 +298,16 @@ pub trait Leases: Send + Sync {
 
     /// Claims this run if it is claimable.
     async fn claim(
+        &self,
+        run: &RunId,
+        worker: &WorkerId,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Result<Option<Claim>>;
+
+    /// Claims this run if nobody works on it, even while it waits for something: for a change
+    /// that is not work, such as moving it to another version of its graph.
+    async fn claim_idle(
         &self,
         run: &RunId,
         worker: &WorkerId,

@@ -186,6 +186,22 @@ impl Leases for MemoryStore {
         inner.claim(at, worker, now, ttl).map(Some)
     }
 
+    async fn claim_idle(
+        &self,
+        run: &RunId,
+        worker: &WorkerId,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Result<Option<Claim>> {
+        let mut inner = self.lock();
+        let at = inner.find(run)?;
+        let record = &inner.runs[at].record;
+        if !rules::is_idle(record.status, record.lease_until, now) {
+            return Ok(None);
+        }
+        inner.claim(at, worker, now, ttl).map(Some)
+    }
+
     async fn renew(&self, run: &RunId, epoch: Epoch, now: Timestamp, ttl: Duration) -> Result<()> {
         let mut inner = self.lock();
         let at = inner.fenced(run, epoch)?;

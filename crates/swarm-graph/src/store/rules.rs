@@ -45,6 +45,11 @@ pub(super) fn is_claimable(
     }
 }
 
+/// Whether nobody works on a run that has not ended.
+pub(super) fn is_idle(status: RunStatus, lease_until: Option<Timestamp>, now: Timestamp) -> bool {
+    status == RunStatus::Waiting || is_claimable(status, lease_until, None, now)
+}
+
 /// Refuses a commit that contradicts itself.
 pub(super) fn check_commit(commit: &Commit) -> Result<()> {
     for block in &commit.blocks {

@@ -204,6 +204,16 @@ impl Leases for MortalStore {
         self.write(self.inner.claim(run, worker, now, ttl)).await?
     }
 
+    async fn claim_idle(
+        &self,
+        run: &RunId,
+        worker: &WorkerId,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Result<Option<Claim>> {
+        self.write(self.inner.claim_idle(run, worker, now, ttl)).await?
+    }
+
     async fn renew(&self, run: &RunId, epoch: Epoch, now: Timestamp, ttl: Duration) -> Result<()> {
         self.read()?;
         self.hold(false).await;

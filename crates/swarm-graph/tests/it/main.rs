@@ -11,6 +11,7 @@ mod expressions;
 mod hostile;
 mod linking;
 mod loading;
+mod migrate;
 mod pages;
 mod race;
 mod rig;

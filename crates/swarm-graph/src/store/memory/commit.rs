@@ -117,6 +117,9 @@ impl Inner {
         if let Some(limit) = commit.limit {
             run.record.start.limit = limit;
         }
+        if let Some(graph) = commit.graph {
+            run.record.start.graph_hash = graph;
+        }
         let events: Vec<Event> = run.tell(commit.events, now);
 
         let new_blocks = self.put_blocks(at, blocks);

@@ -59,18 +59,18 @@ impl Leases for SqliteStore {
         now: Timestamp,
         ttl: Duration,
     ) -> Result<Option<Claim>> {
-        let (run, worker) = (run.clone(), worker.clone());
-        let taken = self
-            .write(move |tx| {
-                Box::pin(async move {
-                    match claimable(tx, &run, now).await? {
-                        Some(run) => take(tx, run, &worker, now, ttl).await.map(Some),
-                        None => Ok(None),
-                    }
-                })
-            })
-            .await?;
-        self.bring(taken).await
+        self.claim_one(run, worker, now, ttl, rules::is_claimable).await
+    }
+
+    async fn claim_idle(
+        &self,
+        run: &RunId,
+        worker: &WorkerId,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Result<Option<Claim>> {
+        let is_idle = |status, lease_until, _, now| rules::is_idle(status, lease_until, now);
+        self.claim_one(run, worker, now, ttl, is_idle).await
     }
 
     async fn renew(&self, run: &RunId, epoch: Epoch, now: Timestamp, ttl: Duration) -> Result<()> {
@@ -90,7 +90,32 @@ impl Leases for SqliteStore {
     }
 }
 
+/// Whether a run of this status, lease and timer may be claimed now.
+type May = fn(RunStatus, Option<Timestamp>, Option<Timestamp>, Timestamp) -> bool;
+
 impl SqliteStore {
+    async fn claim_one(
+        &self,
+        run: &RunId,
+        worker: &WorkerId,
+        now: Timestamp,
+        ttl: Duration,
+        may: May,
+    ) -> Result<Option<Claim>> {
+        let (run, worker) = (run.clone(), worker.clone());
+        let taken = self
+            .write(move |tx| {
+                Box::pin(async move {
+                    match claimable(tx, &run, now, may).await? {
+                        Some(run) => take(tx, run, &worker, now, ttl).await.map(Some),
+                        None => Ok(None),
+                    }
+                })
+            })
+            .await?;
+        self.bring(taken).await
+    }
+
     /// What a claim brings back.
     async fn bring(&self, taken: Option<Taken>) -> Result<Option<Claim>> {
         let Some((seq, epoch)) = taken else { return Ok(None) };
@@ -145,7 +170,12 @@ async fn next(
 }
 
 /// This run, if it can be claimed now.
-async fn claimable(tx: &mut SqliteConnection, run: &RunId, now: Timestamp) -> Done<Option<i64>> {
+async fn claimable(
+    tx: &mut SqliteConnection,
+    run: &RunId,
+    now: Timestamp,
+    may: May,
+) -> Done<Option<i64>> {
     type Found = (i64, String, Option<i64>, Option<i64>, u16);
     let found: Option<Found> = sqlx::query_as(
         "SELECT seq, status, lease_until, wake_at, checkpoint_format FROM runs WHERE id = ?1",
@@ -158,7 +188,7 @@ async fn claimable(tx: &mut SqliteConnection, run: &RunId, now: Timestamp) -> Do
     };
     let status = row::status(run.as_str(), &status)?;
     let (lease_until, wake_at) = (lease_until.map(Timestamp), wake_at.map(Timestamp));
-    if !rules::is_claimable(status, lease_until, wake_at, now) {
+    if !may(status, lease_until, wake_at, now) {
         return Ok(None);
     }
     rules::check_format(run, format)?;

@@ -165,6 +165,9 @@ async fn write(tx: &mut SqliteConnection, commit: Commit) -> Done<Committed> {
         script.sql(", limit_usd = ").bind(limit.usd.map(|usd| amount(usd.0)));
         script.sql(", limit_tokens = ").bind(limit.tokens.map(amount));
     }
+    if let Some(graph) = &commit.graph {
+        script.sql(", graph_hash = ").bind(graph.0.to_string());
+    }
     script.sql(" WHERE seq = ").bind(held.seq);
     script.run(tx).await?;
     if questions_change || commit.release.is_some() {
