@@ -3,7 +3,7 @@
 //! An [`Engine`] is a handle: clone it freely. Several engines, in one process or many, may work
 //! on one store; a run belongs to whoever holds its lease.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -31,6 +31,10 @@ use crate::worker::POLL;
 /// The lease's length unless set otherwise; renewed at three tenths, given up at eight.
 pub const LEASE_TTL: Duration = Duration::from_secs(10);
 
+/// How long a text that was put into the store is taken to be there: far less than what a prune
+/// leaves to whoever is about to start a run of it.
+const KEEP_AGAIN: Duration = Duration::from_secs(60 * 60);
+
 /// Runs graphs on a store.
 #[derive(Clone)]
 pub struct Engine {
@@ -46,8 +50,8 @@ struct Parts {
     /// Changes whenever a run may have become claimable.
     woken: watch::Sender<u64>,
     lease_ttl: Duration,
-    /// Versions whose text is known to be in the store.
-    kept: Mutex<BTreeSet<GraphHash>>,
+    /// Versions whose text is known to be in the store, and when it was last put there.
+    kept: Mutex<BTreeMap<GraphHash, Timestamp>>,
 }
 
 impl fmt::Debug for Engine {
@@ -449,7 +453,7 @@ impl Engine {
         self.parts.woken.subscribe()
     }
 
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.parts.woken.send_modify(|count| *count = count.wrapping_add(1));
     }
 
@@ -479,7 +483,10 @@ impl Engine {
 
     /// Makes sure that the store holds this version's text.
     pub(crate) async fn keep(&self, graph: &Graph) -> store::Result<()> {
-        if self.parts.kept.lock().expect("no panic while locked").contains(graph.hash()) {
+        let now = self.parts.clock.now();
+        let kept =
+            self.parts.kept.lock().expect("no panic while locked").get(graph.hash()).copied();
+        if kept.is_some_and(|kept| now.since(kept) < KEEP_AGAIN) {
             return Ok(());
         }
         let text = GraphText {
@@ -489,7 +496,7 @@ impl Engine {
             text: graph.text().to_owned(),
         };
         self.parts.store.put_graph(text).await?;
-        self.parts.kept.lock().expect("no panic while locked").insert(graph.hash().clone());
+        self.parts.kept.lock().expect("no panic while locked").insert(graph.hash().clone(), now);
         Ok(())
     }
 

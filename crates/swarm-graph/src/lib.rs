@@ -97,6 +97,7 @@
 
 pub use swarm_core;
 
+pub mod archive;
 mod cancel;
 pub mod check;
 pub mod defect;

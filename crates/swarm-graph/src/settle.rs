@@ -224,35 +224,42 @@ fn reduce(
     update: Value,
     node: &NodeName,
 ) -> Result<Change, Failure> {
-    let Some(Channel { reducer, custom, .. }) = graph.channels.get(channel) else {
+    let Some(there) = graph.channels.get(channel) else {
         return Err(Failure::fatal(
             "reduce",
             format!("node `{node}` writes `{channel}`, which is no channel"),
         ));
     };
-    let misfit = |why: String| {
-        Failure::fatal("reduce", format!("node `{node}` cannot update channel `{channel}`: {why}"))
-    };
     let values = Arc::make_mut(&mut state.0);
     let value = values.entry(channel.clone()).or_default();
+    apply(there, value, update).map_err(|why| {
+        Failure::fatal("reduce", format!("node `{node}` cannot update channel `{channel}`: {why}"))
+    })
+}
+
+/// Applies an update to the value of a channel by its reducer; `Err` says why it does not fit.
+pub(crate) fn apply(
+    channel: &Channel,
+    value: &mut Arc<Value>,
+    update: Value,
+) -> Result<Change, String> {
+    let Channel { reducer, custom, .. } = channel;
+    let mut reduced =
+        |update| reducer.apply(Arc::make_mut(value), update).map_err(|error| error.to_string());
     Ok(match (reducer, custom) {
         (Reducer::Custom { .. }, Some(custom)) => {
-            let next = Arc::new(custom(value, update).map_err(misfit)?);
+            let next = Arc::new(custom(value, update)?);
             *value = next.clone();
             Change::Full(next)
         }
         (Reducer::Append, _) => {
             let items = Arc::new(update.clone());
-            reducer
-                .apply(Arc::make_mut(value), update)
-                .map_err(|error| misfit(error.to_string()))?;
+            reduced(update)?;
             Change::Append(items)
         }
         (Reducer::Merge, _) => {
             let entries = Arc::new(update.clone());
-            reducer
-                .apply(Arc::make_mut(value), update)
-                .map_err(|error| misfit(error.to_string()))?;
+            reduced(update)?;
             Change::Merge(entries)
         }
         (Reducer::Replace, _) => {
@@ -260,9 +267,7 @@ fn reduce(
             Change::Full(value.clone())
         }
         (Reducer::MergeByKey { .. } | Reducer::Sum | Reducer::Max | Reducer::Custom { .. }, _) => {
-            reducer
-                .apply(Arc::make_mut(value), update)
-                .map_err(|error| misfit(error.to_string()))?;
+            reduced(update)?;
             Change::Full(value.clone())
         }
     })

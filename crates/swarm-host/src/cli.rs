@@ -214,6 +214,71 @@ pub enum Runs {
         #[arg(long)]
         follow: bool,
     },
+    /// List the checkpoints of a run, newest first
+    Checkpoints {
+        /// The run's id, or the beginning of it
+        run: String,
+        /// Only where this node is due, at work or waiting
+        #[arg(long, value_name = "NODE")]
+        active: Option<String>,
+        /// Only where a step of this node has just ended
+        #[arg(long, value_name = "NODE")]
+        ended: Option<String>,
+        /// Only those before this one
+        #[arg(long, value_name = "SEQ")]
+        before: Option<u64>,
+        /// At most so many
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// Start a new run where another one was; its questions are asked anew
+    Fork {
+        /// The run's id, or the beginning of it
+        run: String,
+        /// The checkpoint to begin from
+        #[arg(long, value_name = "SEQ")]
+        at: u64,
+        /// The new run's id [default: RUN@SEQ]
+        #[arg(long, value_name = "ID")]
+        id: Option<String>,
+    },
+    /// Change the state of a run that nobody works on
+    Edit {
+        /// The run's id, or the beginning of it
+        run: String,
+        /// The checkpoint that you have looked at; it must be the last one
+        #[arg(long, value_name = "SEQ")]
+        at: u64,
+        /// An update for a channel, which its reducer takes; may be repeated
+        #[arg(long, value_name = "CHANNEL=JSON", required = true)]
+        set: Vec<String>,
+        /// Who edits [default: the owner in the configuration]
+        #[arg(long = "as", value_name = "LOGIN")]
+        login: Option<String>,
+    },
+    /// Copy a run with its whole history; nobody works on the copy
+    Copy {
+        /// The run's id, or the beginning of it
+        run: String,
+        /// The copy's id
+        id: String,
+        /// Let workers go on with the copy
+        #[arg(long)]
+        claimable: bool,
+    },
+    /// Delete a run that has ended, with all below it
+    Delete {
+        /// The run's whole id
+        run: String,
+        /// Cancel it first if it has not ended
+        #[arg(long)]
+        force: bool,
+        /// Who cancels [default: the owner in the configuration]
+        #[arg(long = "as", value_name = "LOGIN")]
+        login: Option<String>,
+    },
+    /// Remove what `retention` in the configuration does not keep, now
+    Prune,
 }
 
 /// A run's status, as typed.

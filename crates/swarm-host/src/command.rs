@@ -11,6 +11,7 @@ use thiserror::Error;
 
 pub mod answer;
 pub mod approve;
+pub mod archive;
 pub mod blocks;
 pub mod cancel;
 pub mod config;

@@ -18,8 +18,8 @@ pub use check::nearest;
 pub use defect::{Defect, Defects};
 pub use environment::Environment;
 pub use file::{
-    Budget, Fallback, File, Model, Models, People, Policy, Price, Provider, Repository, Retries,
-    Role, Roles, Sandbox, Timeouts, Worker,
+    Budget, Fallback, File, Keep, Model, Models, People, Policy, Price, Provider, Repository,
+    Retention, Retries, Role, Roles, Sandbox, Timeouts, Worker,
 };
 pub use model::ModelChoice;
 pub use settings::{Error, Overrides, Settings, Shown, load, schema};

@@ -84,6 +84,7 @@ pub mod ops;
 pub mod order;
 pub mod parts;
 pub mod progress;
+pub mod retention;
 pub mod reviewer;
 mod start;
 pub mod telemetry;

@@ -15,7 +15,7 @@ use swarm_tools::sandbox;
 use crate::cli::{self, Cli, Command};
 use crate::command::out::Out;
 use crate::command::{
-    self, answer, approve, blocks, cancel, demo, doctor, graph, run, runs, submit,
+    self, answer, approve, archive, blocks, cancel, demo, doctor, graph, run, runs, submit,
 };
 use crate::config::{self, Environment, Overrides, Settings};
 use crate::telemetry::{self, Target};
@@ -125,6 +125,13 @@ async fn dispatch(cli: Cli, builder: HostBuilder) -> Result<ExitCode> {
             submit::run(&host, out, given).await?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Runs(what @ cli::Runs::Edit { .. }) => {
+            let settings = config::load(&environment, &overrides(shared, None, None))?;
+            log(&settings, Target::Stderr)?;
+            let host = builder.without_models().build(settings).await?;
+            archive::run(host.engine(), host.settings(), out, what).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Runs(_)
         | Command::Blocks(_)
         | Command::Answer(_)
@@ -143,7 +150,12 @@ async fn look(settings: &Settings, out: Out, what: &Command) -> Result<()> {
     let engine = Home::open(settings).await?.engine();
     let store = engine.store();
     match what {
-        Command::Runs(what) => runs::run(store.clone(), &SystemClock, out, settings, what).await,
+        Command::Runs(what) => {
+            if archive::run(&engine, settings, out, what).await? {
+                return Ok(());
+            }
+            runs::run(store.clone(), &SystemClock, out, settings, what).await
+        }
         Command::Blocks(what) => {
             blocks::run(store.as_ref(), out, engine.clock().now(), settings, what).await
         }

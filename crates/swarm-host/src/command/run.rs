@@ -15,6 +15,7 @@ use super::out::{Out, quoted};
 use crate::cli;
 use crate::order::Order;
 use crate::progress::{Final, Outcome, Screen};
+use crate::retention;
 use crate::wire::Host;
 use crate::worker::{TreeWorker, stop_on_signals};
 
@@ -44,6 +45,7 @@ pub async fn serve(host: &Host, out: Out) -> Result<ExitCode> {
         )
     })?;
     let _burying = host.life().watch(host.engine(), worker.poll.0);
+    let _pruning = retention::watch(host.engine(), &host.settings().values.retention);
     Worker::new(host.engine().clone(), id, host.queues(), slots)
         .poll_every(worker.poll.0)
         .serve(control)

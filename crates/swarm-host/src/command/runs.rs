@@ -50,6 +50,12 @@ pub async fn run(
             let root = find::run(store.as_ref(), run).await?;
             events(store, clock, out, &root, *follow).await
         }
+        cli::Runs::Checkpoints { .. }
+        | cli::Runs::Fork { .. }
+        | cli::Runs::Edit { .. }
+        | cli::Runs::Copy { .. }
+        | cli::Runs::Delete { .. }
+        | cli::Runs::Prune => Ok(()),
     }
 }
 

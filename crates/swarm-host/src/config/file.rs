@@ -41,6 +41,8 @@ pub struct File {
     pub prompts: Option<PathBuf>,
     /// How this process works on runs.
     pub worker: Worker,
+    /// How long histories of runs are kept.
+    pub retention: Retention,
 }
 
 /// Which model answers which role.
@@ -354,4 +356,43 @@ impl Default for Worker {
             grace: Span(Duration::from_secs(20)),
         }
     }
+}
+
+/// How long histories of runs are kept. Whatever it says, a run can go on from where it is.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// Checkpoints of runs that have not ended. When left out, all.
+    pub live: Keep,
+    /// Checkpoints of runs that have ended: after a week only the last one, unless said otherwise.
+    pub ended: Keep,
+    /// How long after its end a run is removed, with all below it; `null` is never.
+    pub remove_after: Option<Span>,
+    /// How often to look for what is to go.
+    pub every: Span,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        const DAY: u64 = 24 * 60 * 60;
+        Self {
+            live: Keep::default(),
+            ended: Keep { last: None, max_age: Some(Span(Duration::from_secs(7 * DAY))) },
+            remove_after: Some(Span(Duration::from_secs(90 * DAY))),
+            every: Span(Duration::from_secs(60 * 60)),
+        }
+    }
+}
+
+/// How many checkpoints of a run are kept. The last one always is.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Keep {
+    /// Only so many, the last ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub last: Option<u64>,
+    /// Only those not older than this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Span>,
 }

@@ -273,3 +273,40 @@ async fn completions_are_written_for_a_shell() {
     let done = Bench::new().run(&["completions", "bash"]).await;
     assert!(done.code == 0 && done.stdout.contains("complete -F _swarm__host"), "{done:?}");
 }
+
+#[tokio::test]
+async fn a_history_is_listed_forked_copied_deleted_and_pruned() {
+    let bench = Bench::new();
+    std::fs::create_dir_all(bench.data()).expect("writable");
+    let made = concat!(env!("CARGO_MANIFEST_DIR"), "/../swarm-graph/tests/fixtures/schema-1.db");
+    std::fs::copy(made, bench.data().join("swarm.sqlite3")).expect("the fixture is there");
+    let listed = bench.run(&["runs", "checkpoints", "half", "--json"]).await.json();
+    let last = &listed[0];
+    assert_eq!(last["active"][0]["step"], json!("ask#1"));
+    assert_eq!(last["active"][0]["doing"], json!("answer"));
+    let seq = last["seq"].to_string();
+    let text = bench.run(&["runs", "checkpoints", "half", "--ended", "deed"]).await;
+    assert!(text.stdout.contains("log"), "{text:?}");
+
+    let forked = bench.run(&["runs", "fork", "half", "--at", &seq, "--json"]).await.json();
+    assert_eq!(forked["run"], json!(format!("half@{seq}")));
+    assert_eq!(forked["new"], json!(true));
+    let error = refused(&bench, &["runs", "edit", "half", "--at", &seq, "--set", "n"]).await;
+    insta::assert_snapshot!(error, @"error: --set wants CHANNEL=JSON, found `n`");
+    let copied = bench.run(&["runs", "copy", "half", "kept", "--json"]).await.json();
+    assert_eq!(copied["copied_from"], json!("half"));
+
+    let error = refused(&bench, &["runs", "delete", "up"]).await;
+    insta::assert_snapshot!(error, @"error: run `up` is waiting: cancel it first, or add --force");
+    let error = refused(&bench, &["runs", "delete", "don"]).await;
+    insta::assert_snapshot!(error, @"error: deleting cannot be undone, so it wants the whole id: `done`");
+    let deleted = bench.run(&["runs", "delete", "up", "--force", "--json"]).await.json();
+    assert_eq!(deleted["deleted"], json!(2), "with the run below it");
+
+    // What the fixture holds is of 2027, and so not old; nothing is kept of ended runs.
+    bench.write("swarm.yaml", "retention: { ended: { last: 1 } }\n");
+    let pruned = bench.run(&["runs", "prune", "--json"]).await.json();
+    assert_ne!(pruned["checkpoints"], json!(0));
+    let kept = bench.run(&["runs", "checkpoints", "kept", "--json"]).await.json();
+    assert_eq!(kept.as_array().map(Vec::len), Some(1));
+}

@@ -499,7 +499,8 @@ pub async fn a_copy_is_whole_while_its_source_is_written(ground: &mut dyn Ground
         Ok::<_, Error>(())
     };
     let (written, copied) = tokio::join!(writing, copying);
-    (written?, copied?);
+    written?;
+    copied?;
     for n in 0..8 {
         let id = format!("c{n}");
         let listed = store.checkpoints(&run(&id), &CheckpointFilter::default()).await?;

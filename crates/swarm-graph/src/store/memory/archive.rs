@@ -23,7 +23,7 @@ use super::{Inner, MemoryStore};
 #[async_trait]
 impl Archive for MemoryStore {
     async fn fork(&self, fork: Fork, at: Timestamp) -> Result<bool> {
-        self.lock().fork(fork, at)
+        self.lock().fork(&fork, at)
     }
 
     async fn edit(&self, edit: Edit, at: Timestamp) -> std::result::Result<u64, EditError> {
@@ -49,7 +49,7 @@ impl Archive for MemoryStore {
 }
 
 impl Inner {
-    fn fork(&mut self, fork: Fork, now: Timestamp) -> Result<bool> {
+    fn fork(&mut self, fork: &Fork, now: Timestamp) -> Result<bool> {
         let from = &self.runs[self.find(&fork.from)?];
         if self.runs.find(&fork.id).is_some() {
             return Ok(false);
@@ -57,7 +57,7 @@ impl Inner {
         let first = from
             .checkpoint(Some(fork.seq))?
             .ok_or_else(|| rules::no_checkpoint(&fork.from, fork.seq))?;
-        rules::check_fork(&fork, from.record.status, from.seq(), &first.cursor)?;
+        rules::check_fork(fork, from.record.status, from.seq(), &first.cursor)?;
         let start = NewRun {
             id: fork.id.clone(),
             parent: None,
@@ -78,7 +78,7 @@ impl Inner {
         let shapes: Vec<Shape> = first.state.0.values().map(|value| Shape::of(value)).collect();
         let write = CheckpointWrite { seq: 0, cursor: first.cursor.begun_anew(), deltas };
         run.put_checkpoint(write, &shapes, now, None);
-        run.tell(vec![rules::forked(&fork)], now);
+        run.tell(vec![rules::forked(fork)], now);
         self.runs.add(run);
         Ok(true)
     }
