@@ -384,8 +384,45 @@ pub enum Graph {
         /// would load]
         what: Option<String>,
     },
+    /// Tell what changed between two versions of a graph; `!` marks what could break a live run
+    Diff {
+        /// The old version: a graph's name, or its file
+        old: String,
+        /// The new version
+        new: String,
+        /// Name the live runs that could not be moved to the new version, and why
+        #[arg(long)]
+        live: bool,
+    },
+    /// Move live runs to another version of their graph; without --apply only say what would happen
+    Migrate(Migrate),
     /// Print the JSON schema of graph files
     Schema,
+}
+
+/// `graph migrate`
+#[derive(Args, Debug)]
+pub struct Migrate {
+    /// The version to move to: a graph's name, or its file
+    pub graph: String,
+    /// A node's new name; may be repeated
+    #[arg(long, value_name = "OLD=NEW")]
+    pub rename: Vec<String>,
+    /// A channel whose value may be lost; may be repeated
+    #[arg(long, value_name = "CHANNEL")]
+    pub drop_channel: Vec<String>,
+    /// A channel's value, an expression over the old `state`; may be repeated
+    #[arg(long, value_name = "CHANNEL=EXPRESSION")]
+    pub set: Vec<String>,
+    /// Only this run; may be repeated
+    #[arg(long = "run", value_name = "RUN")]
+    pub runs: Vec<String>,
+    /// Move them
+    #[arg(long)]
+    pub apply: bool,
+    /// Who moves them [default: the owner in the configuration]
+    #[arg(long = "as", value_name = "LOGIN")]
+    pub login: Option<String>,
 }
 
 /// The form of a drawn graph.

@@ -25,6 +25,7 @@ pub mod people;
 pub mod run;
 pub mod runs;
 pub mod submit;
+pub mod versions;
 
 /// Something was typed that cannot be meant: exit code 2.
 #[derive(Debug, Error)]

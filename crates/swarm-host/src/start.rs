@@ -16,6 +16,7 @@ use crate::cli::{self, Cli, Command};
 use crate::command::out::Out;
 use crate::command::{
     self, answer, approve, archive, blocks, cancel, demo, doctor, graph, run, runs, submit,
+    versions,
 };
 use crate::config::{self, Environment, Overrides, Settings};
 use crate::telemetry::{self, Target};
@@ -104,7 +105,8 @@ async fn dispatch(cli: Cli, builder: HostBuilder) -> Result<ExitCode> {
             let settings = config::load(&environment, &overrides(shared, None, None))?;
             log(&settings, Target::Stderr)?;
             let (registry, texts) = builder.without_models().registry(&settings)?;
-            graph::run(&registry, &texts, out, what)
+            let (registry, texts, settings) = (&registry, &texts, &settings);
+            graph::run(versions::Parts { registry, texts, settings, out }, what).await
         }
         Command::Doctor(given) => {
             let overrides = overrides(shared, Some(&given.models), None);

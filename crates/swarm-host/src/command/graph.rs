@@ -12,16 +12,20 @@ use swarm_graph::graph::Graph;
 use swarm_graph::registry::Registry;
 use swarm_graph::{dot, explain, schema};
 
+use super::versions::{self, Parts};
 use super::{Usage, out, out::Out};
 use crate::cli::{self, Drawing};
 use crate::wire::Layers;
 
-/// Runs the command. `texts` are the graphs that the host would load.
+/// Runs the command.
 ///
 /// # Errors
 /// [`Usage`] for a graph that is not there; the defects of one that is to be drawn.
-pub fn run(registry: &Registry, texts: &Layers, out: Out, what: &cli::Graph) -> Result<ExitCode> {
+pub async fn run(parts: Parts<'_>, what: &cli::Graph) -> Result<ExitCode> {
+    let Parts { registry, texts, out, .. } = parts;
     match what {
+        cli::Graph::Diff { old, new, live } => versions::run_diff(parts, old, new, *live).await,
+        cli::Graph::Migrate(given) => versions::run_migrate(parts, given).await,
         cli::Graph::Check { files } => check_all(registry, texts, out, files),
         cli::Graph::Show { graph, format } => {
             let graph = one(registry, texts, graph)?;
@@ -105,7 +109,7 @@ fn check_file(registry: &Registry, file: &Path) -> Result<Checked> {
 }
 
 /// A graph by its name among those of the host, or by its file.
-fn one(registry: &Registry, texts: &Layers, typed: &str) -> Result<Arc<Graph>> {
+pub(super) fn one(registry: &Registry, texts: &Layers, typed: &str) -> Result<Arc<Graph>> {
     let path = Path::new(typed);
     if path.is_file() {
         return match check_file(registry, path)?.1 {

@@ -431,3 +431,36 @@ fn signal(pid: Option<u32>, name: &str) {
     let status = std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status();
     assert!(status.expect("kill is installed").success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_run_is_moved_to_another_version_only_when_that_is_asked_for() {
+    let bench = Bench::new();
+    let server = server(|_| Step::text("I would rather talk about bees.")).await;
+    bench.ask(&server);
+    bench.write("issue.md", ISSUE);
+    let repository = bench.repository("app", PYTHON);
+    let waiting = run_json(&bench, &repository).await;
+    assert_eq!(waiting.code, 3, "{waiting:?}");
+    let run = waiting.last()["run"].as_str().expect("an id").to_owned();
+    for (path, text) in swarm_host::defaults::GRAPHS {
+        bench.write(
+            &format!("new-{path}").replace("new-policies", "policies"),
+            &text.replace("unplanned", "no_plan"),
+        );
+    }
+    let diff = bench.run(&["graph", "diff", "manager", "new-manager.yaml", "--live"]).await;
+    assert_eq!(diff.code, 0, "{diff:?}");
+    assert!(diff.stdout.contains("! node `unplanned` was renamed to `no_plan`"), "{diff:?}");
+    let blocks = bench.run(&["blocks", "list", "--json"]).await.json();
+    let block = blocks[0]["id"].as_str().expect("an id").to_owned();
+    assert!(!block.starts_with(&format!("{run}.unplanned#")), "{block}");
+    let rename = ["graph", "migrate", "new-manager.yaml", "--rename", "unplanned=no_plan"];
+    let dry = bench.run(&rename).await;
+    assert_eq!(dry.code, 0, "{dry:?}");
+    let said = format!("{run}: can be moved\n\nNothing was changed; `--apply` moves them.\n");
+    assert_eq!(dry.stdout, said);
+    let moved = bench.run(&[&rename[..], &["--apply", "--json"]].concat()).await;
+    assert_eq!(moved.json()[0]["outcome"], json!("moved"), "{moved:?}");
+    let none = bench.run(&rename).await;
+    assert_eq!(none.stdout, "No live run is on another version of `manager`.\n");
+}
