@@ -180,9 +180,9 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0..RUNS, maybe(0.4, (0..RUNS, any::<bool>())), -1..2_i8, maybe(0.6, 0..30_u8))
             .prop_map(|(run, parent, priority, limit)| Op::Create { run, parent, priority, limit }),
         3 => now().prop_map(|now| Op::ClaimNext { now }),
-        3 => (0..RUNS, now()).prop_map(|(run, now)| Op::Claim { run, now }),
+        6 => (0..RUNS, now()).prop_map(|(run, now)| Op::Claim { run, now }),
         1 => (right(), now()).prop_map(|(by, now)| Op::Renew { by, now }),
-        8 => written().prop_map(|written| Op::Commit(Box::new(written))),
+        20 => written().prop_map(|written| Op::Commit(Box::new(written))),
         2 => (0..RUNS, maybe(0.5, 0..3_u8), now())
             .prop_map(|(run, key, now)| Op::Signal { run, key, now }),
         2 => priced().prop_map(|(by, key, reserve)| Op::Begin { by, key, reserve }),
@@ -194,7 +194,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..3_u8, 0..4_u8, any::<u8>())
             .prop_map(|(key, expected, value)| Op::Put { key, expected, value }),
         2 => (0..RUNS, 0..3_u8, 0..RUNS).prop_map(|(from, back, to)| Op::Fork { from, back, to }),
-        2 => (0..RUNS, prop_oneof![5 => Just(0_u8), 1 => Just(1_u8)], deltas(), now())
+        8 => (0..RUNS, prop_oneof![5 => Just(0_u8), 1 => Just(1_u8)], deltas(), now())
             .prop_map(|(run, behind, deltas, now)| Op::Edit { run, behind, deltas, now }),
         1 => (0..RUNS, 0..RUNS, any::<bool>())
             .prop_map(|(from, to, claimable)| Op::Copy { from, to, claimable }),
@@ -543,6 +543,31 @@ async fn send_archive(op: &Op, store: &dyn Store) -> Said {
     }
 }
 
+/// How each history begins: with a run that has been forked, and a fork that is then edited.
+fn opening() -> Vec<Op> {
+    let written = Written {
+        by: Right { run: 0, off: 0 },
+        now: 0,
+        checkpoint: Some((0, vec![(0, 0, 1)])),
+        steps: vec![1],
+        blocks: vec![],
+        withdrawn: vec![],
+        children: vec![],
+        taken: 0,
+        outgoing: vec![],
+        limit: None,
+        events: 2,
+        release: Some(0),
+    };
+    vec![
+        Op::Create { run: 0, parent: None, priority: 0, limit: None },
+        Op::Claim { run: 0, now: 0 },
+        Op::Commit(Box::new(written)),
+        Op::Fork { from: 0, back: 0, to: 1 },
+        Op::Edit { run: 1, behind: 0, deltas: vec![(0, 2, 1), (1, 3, 2)], now: 1 },
+    ]
+}
+
 /// Returns how many operations of each kind were done.
 async fn compare(history: &[Op]) -> Result<BTreeMap<&'static str, u32>, TestCaseError> {
     let directory = tempfile::TempDir::new().unwrap();
@@ -593,6 +618,7 @@ fn a_random_history_reads_the_same_in_memory_and_in_sqlite() {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
     let done = RefCell::new(BTreeMap::<_, u32>::new());
     let result = TestRunner::new_with_rng(config, rng).run(&vec(op(), 30..120), |history| {
+        let history = [opening(), history].concat();
         for (kind, times) in runtime.block_on(compare(&history))? {
             *done.borrow_mut().entry(kind).or_default() += times;
         }
