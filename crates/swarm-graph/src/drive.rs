@@ -177,11 +177,13 @@ impl<'e> Session<'e> {
     async fn supersteps(&mut self, beat: &heartbeat::Heartbeat) -> store::Result<Driven> {
         if self.is_new {
             self.store_first().await?;
+            crash_point!("drive:first-stored");
         }
         loop {
             if let Some(by) = self.take_signals().await? {
                 return self.cancel(&by).await;
             }
+            crash_point!("drive:signals-read");
             self.check_wall().await?;
             let stopped = self.superstep().await?;
             if beat.is_lost() {
@@ -272,6 +274,7 @@ impl<'e> Session<'e> {
             };
             at_work.remove(&attempt.activation.step);
             self.ended_attempt(attempt, &mut at_work).await?;
+            crash_point!("step:ended");
             if !at_work.is_empty() {
                 self.commit_early().await?;
             }
@@ -506,7 +509,10 @@ impl<'e> Session<'e> {
             events: std::mem::take(&mut pending.events),
             ..self.empty_commit()
         };
-        self.engine.commit(commit).await
+        crash_point!("early:before-commit");
+        self.engine.commit(commit).await?;
+        crash_point!("early:after-commit");
+        Ok(())
     }
 
     fn empty_commit(&self) -> Commit {

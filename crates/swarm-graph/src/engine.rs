@@ -282,6 +282,7 @@ impl Engine {
         })?;
         library::check_input(&graph, &input).map_err(Error::BadInput)?;
         self.keep(&graph).await?;
+        crash_point!("start:graph-kept");
         let new = NewRun {
             id,
             graph: graph.name().clone(),
@@ -294,6 +295,7 @@ impl Engine {
             limit: options.limit.unwrap_or_else(|| library::limit_of(&graph)),
         };
         let is_new = self.parts.store.create_run(new, self.parts.clock.now()).await?;
+        crash_point!("start:created");
         self.wake();
         Ok(is_new)
     }
@@ -308,7 +310,9 @@ impl Engine {
         queues: &[QueueName],
     ) -> store::Result<Option<Claim>> {
         let now = self.parts.clock.now();
-        self.parts.store.claim_next(worker, queues, now, self.parts.lease_ttl).await
+        let claim = self.parts.store.claim_next(worker, queues, now, self.parts.lease_ttl).await;
+        crash_point!("claim:claimed");
+        claim
     }
 
     /// Claims this run, if it is claimable.
@@ -317,7 +321,9 @@ impl Engine {
     /// The store's failure.
     pub async fn claim(&self, run: &RunId, worker: &WorkerId) -> store::Result<Option<Claim>> {
         let now = self.parts.clock.now();
-        self.parts.store.claim(run, worker, now, self.parts.lease_ttl).await
+        let claim = self.parts.store.claim(run, worker, now, self.parts.lease_ttl).await;
+        crash_point!("claim:claimed");
+        claim
     }
 
     /// Works on a claimed run until it rests.
@@ -388,7 +394,9 @@ impl Engine {
             .map_err(AnswerError::from)?
             .ok_or_else(|| AnswerError::Unknown(block.clone()))?;
         library::fits(&asked.ask.answer_schema, &value).map_err(AnswerRefused::Misfit)?;
+        crash_point!("answer:checked");
         let answered = store.answer(block, Arc::new(value), by, self.parts.clock.now()).await?;
+        crash_point!("answer:stored");
         self.wake();
         Ok(answered)
     }
@@ -459,6 +467,7 @@ impl Engine {
 
     async fn send(&self, run: &RunId, key: Option<&str>, kind: SignalKind) -> store::Result<bool> {
         let sent = self.parts.store.signal(run, key, kind, self.parts.clock.now()).await?;
+        crash_point!("signal:stored");
         self.wake();
         Ok(sent)
     }

@@ -97,6 +97,18 @@
 
 pub use swarm_core;
 
+/// Marks an instruction after which a crash may leave something half done: nothing at all without
+/// the feature `testkit`.
+macro_rules! crash_point {
+    ($name:literal) => {
+        #[cfg(feature = "testkit")]
+        {
+            const { assert!(crate::testkit::is_crash_point($name), "not in CRASH_POINTS") };
+            crate::testkit::reach($name).await;
+        }
+    };
+}
+
 pub mod archive;
 mod cancel;
 pub mod check;

@@ -236,7 +236,9 @@ impl NodeContext {
             return self.decode(key, &stored);
         }
         let value = f().await?;
+        crash_point!("memo:computed");
         self.finish(key, &value, Spend::default()).await?;
+        crash_point!("memo:stored");
         Ok(value)
     }
 
@@ -285,9 +287,12 @@ impl NodeContext {
                 }
             }
         }
+        crash_point!("spend:reserved");
         self.check_fence()?;
         let (value, spent) = f().await?;
+        crash_point!("spend:spent");
         self.finish(key, &value, spent).await?;
+        crash_point!("spend:booked");
         Ok(value)
     }
 
@@ -319,6 +324,7 @@ impl NodeContext {
             .store
             .begin(self.entry_key(key), intent, Spend::default(), self.now())
             .await?;
+        crash_point!("effect:intended");
         let value = match begun {
             Begun::New => {
                 self.check_fence()?;
@@ -343,7 +349,9 @@ impl NodeContext {
                 return Err(Failure::fatal("budget", "the run is over its limit").into());
             }
         };
+        crash_point!("effect:acted");
         self.finish(key, &value, Spend::default()).await?;
+        crash_point!("effect:stored");
         Ok(value)
     }
 
@@ -390,6 +398,7 @@ impl NodeContext {
             Some(open) => open,
             None => Block::open(id, self.scope.run.clone(), self.step.clone(), ask, self.now()),
         };
+        crash_point!("ask:asked");
         self.asked.lock().expect("no panic while locked").push(block);
         Err(NodeError::Asked)
     }

@@ -4,9 +4,15 @@
 //! - [`SeededEntropy`] draws the same numbers from the same seed.
 //! - [`MortalStore`] dies at a chosen write, before or after it took effect, as a process does.
 //!   Run a graph with it, run it on with a new engine on the store beneath, and compare.
+//! - [`live`] runs a process until it crashes at one of [`CRASH_POINTS`]: the instructions of the
+//!   engine after which something may be half done, finer than writes.
+//! - [`ManualClock`] stands still until it is told, for stores that need real time themselves.
 
 mod clock;
+mod crash;
 mod mortal;
 
-pub use self::clock::{SeededEntropy, VirtualClock};
+pub use self::clock::{ManualClock, SeededEntropy, VirtualClock};
+pub(crate) use self::crash::reach;
+pub use self::crash::{CRASH_POINTS, Life, is_crash_point, live};
 pub use self::mortal::{Death, MortalStore};

@@ -75,7 +75,9 @@ impl Session<'_> {
             release,
             ..self.empty_commit()
         };
+        crash_point!("superstep:before-commit");
         self.engine.commit(commit).await?;
+        crash_point!("superstep:after-commit");
         self.may_repeat = false;
         if driven.is_none() {
             self.wait_in_place().await;

@@ -163,6 +163,7 @@ impl Session<'_> {
             limit: limit_of(&graph),
         };
         self.engine.keep(&graph).await?;
+        crash_point!("child:graph-kept");
         if !self.may_repeat || self.engine.store().run(&id).await?.is_none() {
             let data = json!({ "run": id, "graph": graph.name });
             let event = NewEvent::step(EventKind::CHILD_STARTED, &activation.step, data);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use swarm_core::port::clock::{Clock, Entropy};
 use swarm_core::time::Timestamp;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// A clock that follows tokio's: on a runtime with paused time, sleeping takes no real time and
@@ -35,6 +36,36 @@ impl Clock for VirtualClock {
 
     async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
+    }
+}
+
+/// A clock that stands still until it is advanced; a sleep ends once it has been advanced so far.
+#[derive(Clone, Debug)]
+pub struct ManualClock(watch::Sender<Timestamp>);
+
+impl ManualClock {
+    /// A clock that shows `now`.
+    #[must_use]
+    pub fn at(now: Timestamp) -> Self {
+        Self(watch::Sender::new(now))
+    }
+
+    /// Moves the clock; sleeps that are over by then end.
+    pub fn advance(&self, by: Duration) {
+        self.0.send_modify(|now| *now = *now + by);
+    }
+}
+
+#[async_trait]
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        *self.0.borrow()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        let until = self.now() + duration;
+        // The sender is ours: it is not closed while we wait.
+        let _ = self.0.subscribe().wait_for(|now| *now >= until).await;
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod archive;
 mod crash;
+mod crash_points;
 mod defects;
 mod drawing;
 mod engine;
