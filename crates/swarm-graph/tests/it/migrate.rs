@@ -60,7 +60,7 @@ impl Versions {
         let registry = registry(&self.world);
         let child = "entry: deed\nnodes:\n  deed: { uses: test/deed, with: { name: \"${{ input.name }}\" }, next: gate }\n  gate: { gate: { ask: \"Child?\", answer: Choice }, next: $end }\n";
         let graphs = vec![graph(text, &registry), graph_named("child", child, &registry)];
-        Rig::on_clock(store, graphs, registry, self.clock.clone())
+        Rig::on_clock(store, graphs, registry, self.clock)
     }
 
     /// Starts a run of this version and works until it rests.
@@ -284,7 +284,7 @@ Moved(["channel `n` becomes 7", "channel `log` is dropped"])
 "#);
     let rig = {
         let registry = registry(&versions.world);
-        Rig::on_clock(versions.store.clone(), vec![loaded("")], registry, versions.clock.clone())
+        Rig::on_clock(versions.store.clone(), vec![loaded("")], registry, versions.clock)
     };
     answer(&rig, "r.ask#1", "on").await;
     rig.work().await.unwrap();
