@@ -77,6 +77,20 @@ pub struct Cursor {
     /// The wall-time budget, where it was used up.
     #[serde(default)]
     pub wall: Wall,
+    /// When the questions of gates are brought to mind again, and when they expire, by step.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub patience: BTreeMap<StepId, Patience>,
+}
+
+/// How long a question waits.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Patience {
+    /// When it is brought to mind next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remind_at: Option<Timestamp>,
+    /// The first moment at which it is too late for an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
 }
 
 impl Cursor {

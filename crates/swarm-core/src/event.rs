@@ -53,6 +53,10 @@ impl EventKind {
     pub const QUESTION_ASKED: Self = Self(Cow::Borrowed("question.asked"));
     /// A question was answered; data: the block's `id`, `by`.
     pub const QUESTION_ANSWERED: Self = Self(Cow::Borrowed("question.answered"));
+    /// A question was brought to mind again; data: the block's `id`.
+    pub const QUESTION_REMINDED: Self = Self(Cow::Borrowed("question.reminded"));
+    /// Nobody answered a question in time; data: the block's `id`.
+    pub const QUESTION_EXPIRED: Self = Self(Cow::Borrowed("question.expired"));
     /// A child run was started; data: `run`, `graph`.
     pub const CHILD_STARTED: Self = Self(Cow::Borrowed("child.started"));
     /// A child run ended; data: `run`, `status`.

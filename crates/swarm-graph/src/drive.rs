@@ -228,7 +228,8 @@ impl<'e> Session<'e> {
             signals,
             now,
         );
-        self.is_dirty |= !taken.ids.is_empty() || !taken.endings.is_empty();
+        self.is_dirty |= !taken.ids.is_empty() || !taken.endings.is_empty() || taken.has_reminded;
+        self.pending.withdrawn.extend(taken.expired);
         self.pending.taken.extend(taken.ids);
         self.pending.settled_events.extend(taken.events);
         self.pending.endings.extend(taken.endings);

@@ -191,8 +191,12 @@ impl Told<'_> {
                 .remind
                 .map(|wait| format!(" Reminded after {}.", time(wait)))
                 .unwrap_or_default();
+            let expires = gate
+                .expires
+                .map(|wait| format!(" Too late after {}.", time(wait)))
+                .unwrap_or_default();
             let line = format!(
-                "- At `{}`, a person ({}){from}: “{}” {}{remind}",
+                "- At `{}`, a person ({}){from}: “{}” {}{remind}{expires}",
                 node.name,
                 gate.reason.title().to_lowercase(),
                 text(&gate.ask),
@@ -487,7 +491,7 @@ fn text(template: &Template) -> String {
 }
 
 /// A duration in its largest whole unit.
-fn time(duration: Duration) -> String {
+pub(crate) fn time(duration: Duration) -> String {
     let ms = duration.as_millis();
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
     let whole = units.into_iter().find(|(unit, _)| ms >= *unit && ms.is_multiple_of(*unit));

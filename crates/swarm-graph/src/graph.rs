@@ -314,8 +314,10 @@ pub struct Gate {
     pub answer_schema: Value,
     /// Facts that help to decide.
     pub context: Option<Template>,
-    /// After how long to remind.
+    /// After how long to remind, again and again.
     pub remind: Option<Duration>,
+    /// After how long the node fails with class `expired` if nobody has answered.
+    pub expires: Option<Duration>,
 }
 
 /// A node done once per item of a list.

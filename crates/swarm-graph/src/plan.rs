@@ -145,6 +145,8 @@ pub(crate) fn group_of<'c>(cursor: &'c Cursor, item: &Activation) -> Option<&'c 
 
 /// The earliest moment at which a waiting run must be looked at again.
 pub(crate) fn wake_at(cursor: &Cursor) -> Option<Timestamp> {
+    let patience = cursor.patience.values();
+    let questions = patience.flat_map(|patience| [patience.remind_at, patience.expires_at]);
     cursor
         .active
         .iter()
@@ -153,6 +155,7 @@ pub(crate) fn wake_at(cursor: &Cursor) -> Option<Timestamp> {
             Phase::Signal { until, .. } => until,
             Phase::Due | Phase::Answer { .. } | Phase::Child { .. } | Phase::Foreach { .. } => None,
         })
+        .chain(questions.flatten())
         .min()
 }
 

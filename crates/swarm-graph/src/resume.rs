@@ -4,16 +4,18 @@
 //! stays in the store for a later `wait`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use swarm_core::checkpoint::{Activation, Cursor, Phase, StepEnding};
 use swarm_core::event::{EventKind, NewEvent};
 use swarm_core::failure::Failure;
-use swarm_core::id::{BlockId, RunId};
+use swarm_core::id::{BlockId, RunId, StepId};
 use swarm_core::port::store::{Signal, SignalKind};
 use swarm_core::run::RunStatus;
 use swarm_core::time::Timestamp;
 
+use crate::explain;
 use crate::graph::{Graph, Work};
 use crate::plan::{self, Ending};
 use crate::signal::matches_name;
@@ -29,6 +31,10 @@ pub(crate) struct Taken {
     pub(crate) cancelled_by: Option<String>,
     /// A person's answer about the wall-time budget.
     pub(crate) wall_answer: Option<Arc<Value>>,
+    /// Questions that nobody answered in time.
+    pub(crate) expired: Vec<BlockId>,
+    /// Whether a question was brought to mind.
+    pub(crate) has_reminded: bool,
     /// What to tell.
     pub(crate) events: Vec<NewEvent>,
 }
@@ -107,6 +113,7 @@ pub(crate) fn take(
         }
     }
     timers(graph, cursor, now, &mut taken);
+    patience(graph, cursor, now, &mut taken);
     taken
 }
 
@@ -197,4 +204,67 @@ fn timers(graph: &Graph, cursor: &mut Cursor, now: Timestamp, taken: &mut Taken)
         let ending = StepEnding::Output(Arc::new(Value::Null));
         taken.endings.extend(plan::end_step(graph, cursor, &activation, ending));
     }
+}
+
+/// Ends questions that are too late to answer, and brings others to mind. An answer that is there
+/// has been taken before.
+fn patience(graph: &Graph, cursor: &mut Cursor, now: Timestamp, taken: &mut Taken) {
+    let is_over = |moment: Option<Timestamp>| moment.is_some_and(|moment| moment <= now);
+    let over: Vec<StepId> = cursor
+        .patience
+        .iter()
+        .filter(|(_, patience)| is_over(patience.expires_at) || is_over(patience.remind_at))
+        .map(|(step, _)| step.clone())
+        .collect();
+    for step in over {
+        let Some(activation) = find_step(cursor, &step) else {
+            cursor.patience.remove(&step);
+            continue;
+        };
+        let Some(Work::Gate(gate)) = graph.nodes.get(&activation.node).map(|node| &node.work)
+        else {
+            continue;
+        };
+        let (Phase::Answer { blocks }, Some(patience)) =
+            (&activation.phase, cursor.patience.get_mut(&step))
+        else {
+            continue;
+        };
+        let data = json!({ "id": blocks.first() });
+        if is_over(patience.expires_at) {
+            let message = format!(
+                "nobody answered within {}",
+                explain::time(gate.expires.unwrap_or_default())
+            );
+            let ending = StepEnding::Failed(Failure::fatal("expired", message));
+            cursor.patience.remove(&step);
+            taken.events.push(NewEvent::step(EventKind::QUESTION_EXPIRED, &step, data));
+            taken.expired.extend(blocks.iter().cloned());
+            taken.endings.extend(plan::end_step(graph, cursor, &activation, ending));
+        } else {
+            patience.remind_at = next_reminder(patience.remind_at, gate.remind, now);
+            taken.events.push(NewEvent::step(EventKind::QUESTION_REMINDED, &step, data));
+            taken.has_reminded = true;
+        }
+    }
+}
+
+/// The activation of a step that waits for an answer.
+fn find_step(cursor: &Cursor, step: &StepId) -> Option<Activation> {
+    let mut active = cursor.active.iter();
+    let is_meant =
+        |other: &&Activation| other.step == *step && matches!(other.phase, Phase::Answer { .. });
+    active.find(is_meant).cloned()
+}
+
+/// What was missed while nobody worked on the run is told once.
+fn next_reminder(
+    last: Option<Timestamp>,
+    interval: Option<Duration>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let interval = interval.filter(|interval| interval.as_millis() > 0)?;
+    let last = last?;
+    let missed = now.since(last).as_millis() / interval.as_millis();
+    Some(last + interval * u32::try_from(missed + 1).unwrap_or(u32::MAX))
 }

@@ -262,8 +262,11 @@ record! {
         optional requested_input: Vec<Raw>,
         /// Facts that help to decide, with expressions.
         optional context: Raw,
-        /// After how long to remind.
+        /// After how long to remind, again and again.
         optional remind: Time,
+        /// After how long it is too late for an answer: the node then fails with class
+        /// `expired`, for a `catch`.
+        optional expires: Time,
     }
 
     /// Once per item of a list.

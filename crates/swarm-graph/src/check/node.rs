@@ -405,6 +405,12 @@ impl Checker<'_> {
             .ask
             .as_ref()
             .and_then(|raw| value(self.report, &raw.0, env, &Wanted::ty(Type::Text(None)), "ask"));
+        if let (Some(remind), Some(expires)) = (spec.remind, spec.expires)
+            && remind.0 >= expires.0
+        {
+            let message = "`remind` is not before `expires`, so it never reminds anyone";
+            self.report.error(Code::BadLimit, spec.key_at("remind"), message);
+        }
         let request = schemars::schema_for!(Request).to_value();
         let wanted = Wanted::schema(&request);
         let requested_input = spec
@@ -424,6 +430,7 @@ impl Checker<'_> {
             answer_schema: answer?,
             context,
             remind: spec.remind.map(|time| time.0),
+            expires: spec.expires.map(|time| time.0),
         })))
     }
 

@@ -53,6 +53,8 @@ impl Session<'_> {
             }
             Next::Fail(failure) => self.failed(failure),
         };
+        let cursor = &mut self.checkpoint.cursor;
+        cursor.patience.retain(|step, _| cursor.active.iter().any(|other| other.step == *step));
         let is_dirty = std::mem::take(&mut self.is_dirty);
         if is_dirty {
             self.checkpoint.seq += 1;

@@ -6,12 +6,11 @@
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use swarm_core::checkpoint::{Activation, Phase, StepEnding};
+use swarm_core::checkpoint::{Activation, Patience, Phase, StepEnding};
 use swarm_core::escalation::{Ask, Block};
 use swarm_core::event::{EventKind, NewEvent};
 use swarm_core::failure::Failure;
@@ -22,7 +21,7 @@ use swarm_core::run::{NewRun, Parent};
 use tokio_util::sync::CancellationToken;
 
 use super::{Attempt, STOP_GRACE, Session, Started};
-use crate::graph::{GraphNode, Work};
+use crate::graph::{Gate, GraphNode, Work};
 use crate::library::{check_input, limit_of};
 use crate::node::{NodeContext, NodeError};
 use crate::plan::{self, Ended, Ending};
@@ -97,7 +96,7 @@ impl Session<'_> {
             }
             Work::Gate(gate) => {
                 let ask = question::ask(&node.name, gate, &scope)?;
-                self.start_gate(activation, ask, gate.remind).await
+                self.start_gate(activation, ask, gate).await
             }
         }
     }
@@ -107,18 +106,24 @@ impl Session<'_> {
         &mut self,
         activation: &Activation,
         ask: Ask,
-        remind: Option<Duration>,
+        gate: &Gate,
     ) -> Result<Started, NodeError> {
         let id = BlockId::new(format!("{}.{}", self.run.start.id, activation.step))
             .map_err(|error| Failure::fatal("too_deep", error.to_string()))?;
         let asked = self.engine.store().block(&id).await?;
-        if let Some(answer) = asked.and_then(|block| block.answer) {
+        if let Some(answer) = asked.as_ref().and_then(|block| block.answer.clone()) {
             return Ok(Started::Ended(StepEnding::Output(Arc::new(answer))));
         }
-        let now = self.engine.clock().now();
+        // A question that was asked before a crash does not become younger by it.
+        let now = asked.map_or_else(|| self.engine.clock().now(), |block| block.asked_at);
         let run = self.run.start.id.clone();
         let mut block = Block::open(id.clone(), run, activation.step.clone(), ask, now);
-        block.remind_at = remind.map(|wait| now + wait);
+        block.remind_at = gate.remind.map(|wait| now + wait);
+        if gate.remind.is_some() || gate.expires.is_some() {
+            let expires_at = gate.expires.map(|wait| now + wait);
+            let patience = Patience { remind_at: block.remind_at, expires_at };
+            self.checkpoint.cursor.patience.insert(activation.step.clone(), patience);
+        }
         self.ask(vec![block]).await?;
         Ok(Started::Parked(Phase::Answer { blocks: vec![id] }))
     }

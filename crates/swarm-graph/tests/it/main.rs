@@ -15,6 +15,7 @@ mod linking;
 mod loading;
 mod migrate;
 mod pages;
+mod patience;
 mod race;
 mod rig;
 mod shop;

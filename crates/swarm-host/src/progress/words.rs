@@ -40,6 +40,8 @@ pub(super) fn describe(event: &Event) -> Option<(Tone, String)> {
         "run.cancelled" => (Tone::Bad, format!("cancelled by {}", text(&data["by"]))),
         "run.released" => (Tone::Plain, "handed back; another worker goes on".to_owned()),
         "question.asked" => (Tone::Asks, format!("asks: {}", text(&data["question"]))),
+        "question.reminded" => (Tone::Asks, "still waits for its answer".to_owned()),
+        "question.expired" => (Tone::Bad, "got no answer in time".to_owned()),
         "question.answered" => (Tone::Good, "has its answer".to_owned()),
         "budget.raised" => (Tone::Plain, format!("has a new limit: {}", compact(data))),
         "issue.frozen" => {
