@@ -238,7 +238,7 @@ pub enum Runs {
         /// The checkpoint to begin from
         #[arg(long, value_name = "SEQ")]
         at: u64,
-        /// The new run's id [default: RUN@SEQ]
+        /// The new run's id; without it, that of the old one with `@SEQ`
         #[arg(long, value_name = "ID")]
         id: Option<String>,
     },
