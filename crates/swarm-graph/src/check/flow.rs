@@ -14,7 +14,7 @@ use super::race::RaceDraft;
 use super::state::StateDraft;
 use crate::defect::{Code, suggest};
 use crate::graph::{Limits, Spot, Topology, Way};
-use crate::spec::yaml::Span;
+use crate::spec::yaml::{Span, Spanned};
 
 impl Checker<'_> {
     /// Checks the flow, and makes the graph that the printers walk.
@@ -113,29 +113,41 @@ impl Checker<'_> {
         }
     }
 
+    /// The nodes that a join or a race names, each once, with the place of its name.
+    pub(super) fn members_named(
+        &mut self,
+        drafts: &[Draft],
+        names: &[Spanned<String>],
+    ) -> Vec<(usize, Span)> {
+        let mut members: Vec<(usize, Span)> = Vec::new();
+        for wanted in names {
+            let Some(found) = drafts.iter().position(|other| other.name == wanted.value) else {
+                let message = format!("no node named `{}`", wanted.value);
+                self.report.error(Code::UnknownNode, wanted.at, message).help =
+                    suggest(&wanted.value, drafts.iter().map(|draft| draft.name.as_str()));
+                continue;
+            };
+            if members.iter().any(|(member, _)| *member == found) {
+                let message = format!("`{}` is there twice", wanted.value);
+                self.report.error(Code::DuplicateName, wanted.at, message);
+                continue;
+            }
+            members.push((found, wanted.at));
+        }
+        members
+    }
+
     fn joins(&mut self, drafts: &[Draft], entry: Option<usize>, together: &Together) {
         for (index, draft) in drafts.iter().enumerate() {
             let mut members: Vec<usize> = Vec::new();
-            for wanted in &draft.when_all {
-                let found = drafts.iter().position(|other| other.name == wanted.value);
-                let Some(found) = found else {
-                    let message = format!("no node named `{}`", wanted.value);
-                    self.report.error(Code::UnknownNode, wanted.at, message).help =
-                        suggest(&wanted.value, drafts.iter().map(|draft| draft.name.as_str()));
-                    continue;
-                };
-                if members.contains(&found) {
-                    let message = format!("`{}` is there twice", wanted.value);
-                    self.report.error(Code::DuplicateName, wanted.at, message);
-                    continue;
-                }
+            for (found, at) in self.members_named(drafts, &draft.when_all) {
                 members.push(found);
                 if way_at(&drafts[found], index).is_none() && drafts[found].is_whole {
                     let message = format!(
                         "the join `{}` is never met: `{}` does not lead to it",
-                        draft.name, wanted.value
+                        draft.name, drafts[found].name
                     );
-                    self.report.error(Code::JoinNeverMet, wanted.at, message);
+                    self.report.error(Code::JoinNeverMet, at, message);
                 }
             }
             if draft.when_all.is_empty() {

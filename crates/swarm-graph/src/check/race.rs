@@ -14,7 +14,7 @@ use super::Checker;
 use super::flow::{Writer, way_at};
 use super::node::Draft;
 use super::parallel::Together;
-use crate::defect::{Code, suggest};
+use crate::defect::Code;
 use crate::graph::Topology;
 
 /// A race as far as it could be read, nodes by their place in the file.
@@ -81,19 +81,7 @@ impl Checker<'_> {
     fn members(&mut self, drafts: &[Draft], race: usize) -> Vec<usize> {
         let mut members = Vec::new();
         let name = &drafts[race].name;
-        for wanted in &drafts[race].when_any {
-            let found = drafts.iter().position(|other| other.name == wanted.value);
-            let Some(found) = found else {
-                let message = format!("no node named `{}`", wanted.value);
-                self.report.error(Code::UnknownNode, wanted.at, message).help =
-                    suggest(&wanted.value, drafts.iter().map(|draft| draft.name.as_str()));
-                continue;
-            };
-            if members.contains(&found) {
-                let message = format!("`{}` is there twice", wanted.value);
-                self.report.error(Code::DuplicateName, wanted.at, message);
-                continue;
-            }
+        for (found, at) in self.members_named(drafts, &drafts[race].when_any) {
             members.push(found);
             let member = &drafts[found];
             let always = member.ways.iter().any(|way| {
@@ -102,7 +90,7 @@ impl Checker<'_> {
             if member.is_whole && !always {
                 let message =
                     format!("`{}` does not always lead to the race `{name}`", member.name);
-                self.report.error(Code::BadRace, wanted.at, message).help = Some(format!(
+                self.report.error(Code::BadRace, at, message).help = Some(format!(
                     "write `next: {name}` there; what depends on a condition goes behind the race"
                 ));
             }
