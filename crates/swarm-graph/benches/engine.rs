@@ -123,12 +123,6 @@ fn engine(store: Arc<dyn Store>, nodes: &str) -> Outcome<Engine> {
     Ok(Engine::new(store, Arc::new(SystemClock), Arc::new(SystemEntropy), Arc::new(library)))
 }
 
-async fn start(engine: &Engine, id: &str, input: &Value) -> Outcome<RunId> {
-    let id = RunId::new(id)?;
-    engine.start(id.clone(), "main", input.clone(), StartOptions::default()).await?;
-    Ok(id)
-}
-
 async fn drive(engine: &Engine, run: &RunId) -> Outcome<Driven> {
     let claim = engine.claim(run, &WorkerId::new("bench")?).await?;
     let claim = claim.ok_or("the run is not claimable")?;
@@ -145,20 +139,33 @@ async fn to_the_end(engine: &Engine, run: &RunId) -> Outcome<()> {
     }
 }
 
+/// Starts a run and works on it until it rests.
+async fn begin(engine: &Engine, id: &str, input: &Value) -> Outcome<(RunId, Driven)> {
+    let (id, worker) = (RunId::new(id)?, WorkerId::new("bench")?);
+    let (options, control) = (StartOptions::default(), Control::default());
+    let rest = engine.run(id.clone(), "main", input.clone(), options, &worker, &control).await?;
+    Ok((id, rest))
+}
+
+async fn whole(engine: &Engine, id: &str, input: &Value) -> Outcome<()> {
+    match begin(engine, id, input).await? {
+        (_, Driven::Ended(RunStatus::Succeeded)) => Ok(()),
+        (run, Driven::Waiting { wake_at: Some(_) }) => to_the_end(engine, &run).await,
+        (run, other) => Err(format!("`{run}` came to {other:?}").into()),
+    }
+}
+
 /// One after the other.
 async fn alone(engine: &Engine, round: usize, runs: usize, input: &Value) -> Outcome<()> {
     for n in 0..runs {
-        let run = start(engine, &format!("r{round}-{n}"), input).await?;
-        to_the_end(engine, &run).await?;
+        whole(engine, &format!("r{round}-{n}"), input).await?;
     }
     Ok(())
 }
 
 async fn at_once(engine: &Engine, round: usize, runs: usize, input: &Value) -> Outcome<()> {
     let one = |n: usize| async move {
-        let run =
-            start(engine, &format!("r{round}-{n}"), input).await.map_err(|e| e.to_string())?;
-        to_the_end(engine, &run).await.map_err(|error| error.to_string())
+        whole(engine, &format!("r{round}-{n}"), input).await.map_err(|error| error.to_string())
     };
     futures::future::try_join_all((0..runs).map(one)).await?;
     Ok(())
@@ -166,8 +173,7 @@ async fn at_once(engine: &Engine, round: usize, runs: usize, input: &Value) -> O
 
 async fn ask_and_answer(engine: &Engine, round: usize, runs: usize) -> Outcome<()> {
     for n in 0..runs {
-        let run = start(engine, &format!("r{round}-{n}"), &json!({})).await?;
-        drive(engine, &run).await?;
+        let (run, _) = begin(engine, &format!("r{round}-{n}"), &json!({})).await?;
         let blocks = engine.store().blocks(Some(&run), Some(BlockStatus::Open)).await?;
         let block = blocks.first().ok_or("nothing was asked")?;
         let by = Answerer {

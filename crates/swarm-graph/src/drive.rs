@@ -22,12 +22,13 @@ use swarm_core::escalation::Block;
 use swarm_core::event::{EventKind, NewEvent};
 use swarm_core::failure::Failure;
 use swarm_core::id::{BlockId, StepId};
-use swarm_core::port::store::{self, Claim, Commit, Outgoing};
+use swarm_core::port::store::{self, CheckpointWrite, Claim, Commit, Outgoing};
 use swarm_core::run::{NewRun, RunRecord};
 use swarm_core::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Control, Driven, Engine};
+use crate::first::{FIRST_WITHIN, First};
 use crate::graph::{Graph, OnExceed};
 use crate::node::{NodeContext, NodeError, RunScope};
 use crate::plan::{self, AfterFailure, Ending, RunFacts};
@@ -87,11 +88,19 @@ pub(crate) struct Session<'e> {
     tokens: BTreeMap<StepId, CancellationToken>,
     /// Whether signals were looked at since the claim.
     has_looked: bool,
-    /// Whether the checkpoint has never been stored.
-    is_new: bool,
+    /// What the first commit of a new run brings besides.
+    opening: Option<Opening>,
     /// Whether a former claim may have stored questions and children of this superstep.
     may_repeat: bool,
     control: Control,
+}
+
+/// The start of a run, as long as it is not stored.
+struct Opening {
+    checkpoint: CheckpointWrite,
+    events: Vec<NewEvent>,
+    /// From when on it does not wait for the end of the superstep.
+    due_at: Timestamp,
 }
 
 #[derive(Default)]
@@ -132,12 +141,19 @@ impl<'e> Session<'e> {
                 .budget
                 .as_ref()
                 .is_none_or(|budget| budget.on_exceed == OnExceed::Escalate),
+            first: First::new(claim.checkpoint.is_some()),
         });
         let mut pending = Pending::default();
         let data = json!({ "worker": run.lease_owner, "epoch": run.epoch });
-        pending.events.push(NewEvent::run(EventKind::RUN_CLAIMED, data));
+        let claimed = NewEvent::run(EventKind::RUN_CLAIMED, data);
         let is_new = claim.checkpoint.is_none();
         let checkpoint = claim.checkpoint.unwrap_or_else(|| plan::begin(&graph));
+        let opening = if is_new {
+            Some(rest::opening(&checkpoint, claimed, engine.clock().now() + FIRST_WITHIN))
+        } else {
+            pending.events.push(claimed);
+            None
+        };
         let finished =
             claim.finished.into_iter().map(|record| (record.step, record.ending)).collect();
         let stop = CancellationToken::new();
@@ -155,7 +171,7 @@ impl<'e> Session<'e> {
             stop,
             tokens: BTreeMap::new(),
             has_looked: false,
-            is_new,
+            opening,
             may_repeat: !is_new,
             control,
         }
@@ -175,10 +191,6 @@ impl<'e> Session<'e> {
     }
 
     async fn supersteps(&mut self, beat: &heartbeat::Heartbeat) -> store::Result<Driven> {
-        if self.is_new {
-            self.store_first().await?;
-            crash_point!("drive:first-stored");
-        }
         loop {
             if let Some(by) = self.take_signals().await? {
                 return self.cancel(&by).await;
@@ -261,6 +273,10 @@ impl<'e> Session<'e> {
                     self.stop.cancel();
                     self.stop_running(running, &mut at_work).await?;
                     return Ok(true);
+                }
+                () = self.opening_due() => {
+                    self.store_opening().await?;
+                    continue;
                 }
                 () = self.next_look(&at_work) => {
                     if self.take_signals().await?.is_some() {
@@ -488,11 +504,19 @@ impl<'e> Session<'e> {
         mut running: Running,
         at_work: &mut BTreeSet<StepId>,
     ) -> store::Result<()> {
-        while let Some(attempt) = running.next().await {
+        loop {
+            let attempt = tokio::select! {
+                biased;
+                attempt = running.next() => attempt,
+                () = self.scope.first.wanted() => {
+                    self.store_opening().await?;
+                    continue;
+                }
+            };
+            let Some(attempt) = attempt else { return Ok(()) };
             at_work.remove(&attempt.activation.step);
             self.ended_attempt(attempt, at_work).await?;
         }
-        Ok(())
     }
 
     /// What has ended, was asked or started while others still work becomes durable now. Its
@@ -511,8 +535,19 @@ impl<'e> Session<'e> {
             ..self.empty_commit()
         };
         crash_point!("early:before-commit");
-        self.engine.commit(commit).await?;
+        self.commit(commit).await?;
         crash_point!("early:after-commit");
+        Ok(())
+    }
+
+    /// Writes a commit, and the start of the run with it if that is not stored yet.
+    async fn commit(&mut self, mut commit: Commit) -> store::Result<()> {
+        if let Some(opening) = self.opening.take() {
+            commit.first = Some(opening.checkpoint);
+            commit.events.splice(..0, opening.events);
+        }
+        self.engine.commit(commit).await?;
+        self.scope.first.set_stored();
         Ok(())
     }
 

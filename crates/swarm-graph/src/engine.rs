@@ -275,6 +275,20 @@ impl Engine {
         input: Value,
         options: StartOptions,
     ) -> Result<bool, Error> {
+        let new = self.new_run(id, graph, input, options).await?;
+        let is_new = self.parts.store.create_run(new, self.parts.clock.now()).await?;
+        crash_point!("start:created");
+        self.wake();
+        Ok(is_new)
+    }
+
+    async fn new_run(
+        &self,
+        id: RunId,
+        graph: &str,
+        input: Value,
+        options: StartOptions,
+    ) -> Result<NewRun, Error> {
         let library = self.library();
         let graph = library.named(graph).ok_or_else(|| Error::UnknownGraph {
             name: graph.to_owned(),
@@ -283,7 +297,7 @@ impl Engine {
         library::check_input(&graph, &input).map_err(Error::BadInput)?;
         self.keep(&graph).await?;
         crash_point!("start:graph-kept");
-        let new = NewRun {
+        Ok(NewRun {
             id,
             graph: graph.name().clone(),
             graph_hash: graph.hash().clone(),
@@ -293,11 +307,35 @@ impl Engine {
             priority: options.priority,
             labels: options.labels,
             limit: options.limit.unwrap_or_else(|| library::limit_of(&graph)),
-        };
-        let is_new = self.parts.store.create_run(new, self.parts.clock.now()).await?;
-        crash_point!("start:created");
-        self.wake();
-        Ok(is_new)
+        })
+    }
+
+    /// Starts a run and works on it until it rests: [`start`](Self::start) and
+    /// [`work_on`](Self::work_on), but created and claimed in one transaction, so that no other
+    /// worker gets it meanwhile. A run of this id that is there already is worked on as it is.
+    ///
+    /// # Errors
+    /// Those of both.
+    pub async fn run(
+        &self,
+        id: RunId,
+        graph: &str,
+        input: Value,
+        options: StartOptions,
+        worker: &WorkerId,
+        control: &Control,
+    ) -> Result<Driven, Error> {
+        let new = self.new_run(id.clone(), graph, input, options).await?;
+        let (store, now) = (&self.parts.store, self.parts.clock.now());
+        let claim = store.create_claimed(new, worker, now, self.parts.lease_ttl).await?;
+        crash_point!("run:created");
+        if let Some(claim) = claim {
+            match self.drive(claim, control.clone()).await? {
+                Driven::Lost => {}
+                rest => return Ok(rest),
+            }
+        }
+        self.work_on(&id, worker, control).await
     }
 
     /// Claims the most urgent run of these queues.

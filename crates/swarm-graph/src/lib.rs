@@ -119,6 +119,7 @@ mod drive;
 pub mod engine;
 pub mod explain;
 pub mod expr;
+mod first;
 pub mod graph;
 mod heartbeat;
 pub mod library;

@@ -29,6 +29,7 @@ use swarm_core::spend::{Spend, UsdMicros};
 use swarm_core::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use crate::first::First;
 use crate::live::Live;
 
 /// The code behind a node, found by its kind.
@@ -115,6 +116,8 @@ pub(crate) struct RunScope {
     /// From this moment (in milliseconds) on another worker may have the run, unless the lease
     /// is renewed before.
     pub(crate) fence_at: AtomicI64,
+    /// Whether the run's first checkpoint is stored: what a step writes by itself comes after it.
+    pub(crate) first: First,
     pub(crate) labels: BTreeMap<String, String>,
     /// Whether a call over the limit asks a person, or fails.
     pub(crate) asks_when_over_budget: bool,
@@ -257,6 +260,7 @@ impl NodeContext {
         if let Some(stored) = self.stored(key).await? {
             return self.decode(key, &stored);
         }
+        self.scope.first.stored().await;
         let mut raised = 0_u32;
         loop {
             let begun = self
@@ -319,6 +323,7 @@ impl NodeContext {
         if let Some(stored) = self.stored(key).await? {
             return self.decode(key, &stored);
         }
+        self.scope.first.stored().await;
         let begun = self
             .scope
             .store
@@ -409,6 +414,7 @@ impl NodeContext {
     /// The store's failure.
     pub async fn emit(&self, kind: &'static str, data: Value) -> Result<(), NodeError> {
         self.touch();
+        self.scope.first.stored().await;
         let event = NewEvent::step(EventKind::of(kind), &self.step, data);
         let events = self
             .scope
@@ -422,6 +428,7 @@ impl NodeContext {
     /// Streams a piece of text, such as a model's, without storing it.
     pub fn token(&self, text: &str) {
         self.touch();
+        self.scope.first.want();
         self.scope.live.token(&self.scope.run, &self.step, text);
     }
 
@@ -484,6 +491,7 @@ impl NodeContext {
             Failure::fatal("unserialisable", format!("the result of `{key}` is no JSON: {error}"))
         })?;
         let result = Arc::new(value);
+        self.scope.first.stored().await;
         let now = self.now();
         self.scope
             .store

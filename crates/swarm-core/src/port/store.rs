@@ -185,6 +185,9 @@ pub struct Commit {
     pub epoch: Epoch,
     /// The moment of the commit.
     pub at: Timestamp,
+    /// The checkpoint before the first superstep, number 0, of a run that has none yet: it is
+    /// there before the rest of the commit, whose own checkpoint may follow it as number 1.
+    pub first: Option<CheckpointWrite>,
     /// The next checkpoint: cursor and what changed of the state. Removes the finished steps'
     /// claim to be replayed.
     pub checkpoint: Option<CheckpointWrite>,
@@ -219,6 +222,7 @@ impl Commit {
             run,
             epoch,
             at,
+            first: None,
             checkpoint: None,
             steps: Vec::new(),
             blocks: Vec::new(),
@@ -324,6 +328,16 @@ pub trait Leases: Send + Sync {
 pub trait Commits: Send + Sync {
     /// Starts a run; `false` if a run of this id is there already.
     async fn create_run(&self, run: NewRun, at: Timestamp) -> Result<bool>;
+
+    /// Starts a run and claims it in the same transaction; `None` if a run of this id is there
+    /// already. The claim is that of a run that was started and claimed at `now`.
+    async fn create_claimed(
+        &self,
+        run: NewRun,
+        worker: &WorkerId,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Result<Option<Claim>>;
 
     /// Writes one commit.
     async fn commit(&self, commit: Commit) -> Result<Committed>;

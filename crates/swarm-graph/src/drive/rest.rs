@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use swarm_core::checkpoint::{Activation, Change, ChannelDelta, Phase};
+use swarm_core::checkpoint::{Activation, Change, ChannelDelta, Checkpoint, Phase};
 use swarm_core::event::{EventKind, NewEvent};
 use swarm_core::failure::Failure;
 use swarm_core::id::StepId;
@@ -14,8 +14,9 @@ use swarm_core::port::store::{
     self, CheckpointWrite, Commit, Outgoing, Recipient, Release, SignalKind,
 };
 use swarm_core::run::RunStatus;
+use swarm_core::time::Timestamp;
 
-use super::{Session, WAIT_IN_PLACE};
+use super::{Opening, Session, WAIT_IN_PLACE};
 use crate::cancel;
 use crate::engine::Driven;
 use crate::plan;
@@ -78,7 +79,7 @@ impl Session<'_> {
             ..self.empty_commit()
         };
         crash_point!("superstep:before-commit");
-        self.engine.commit(commit).await?;
+        self.commit(commit).await?;
         crash_point!("superstep:after-commit");
         self.may_repeat = false;
         if driven.is_none() {
@@ -87,24 +88,22 @@ impl Session<'_> {
         Ok(driven)
     }
 
-    /// Stores the checkpoint before the first superstep, with every channel at its default.
-    pub(super) async fn store_first(&mut self) -> store::Result<()> {
-        let checkpoint = &self.checkpoint;
-        let deltas = checkpoint.state.0.iter().map(|(channel, value)| ChannelDelta {
-            channel: channel.clone(),
-            change: Change::Full(value.clone()),
-        });
-        self.pending.events.extend(checkpoint.cursor.active.iter().map(started_event));
-        let commit = Commit {
-            checkpoint: Some(CheckpointWrite {
-                seq: checkpoint.seq,
-                cursor: checkpoint.cursor.clone(),
-                deltas: deltas.collect(),
-            }),
-            events: std::mem::take(&mut self.pending.events),
-            ..self.empty_commit()
-        };
-        self.engine.commit(commit).await
+    /// Returns when the start of the run shall wait no longer for the end of the superstep; never,
+    /// once it is stored.
+    pub(super) async fn opening_due(&self) {
+        let Some(opening) = &self.opening else { return std::future::pending().await };
+        let clock = self.engine.clock();
+        tokio::select! {
+            () = self.scope.first.wanted() => {}
+            () = clock.sleep(opening.due_at.since(clock.now())) => {}
+        }
+    }
+
+    /// Stores the start of the run by itself.
+    pub(super) async fn store_opening(&mut self) -> store::Result<()> {
+        self.commit(self.empty_commit()).await?;
+        crash_point!("drive:first-stored");
+        Ok(())
     }
 
     /// Whether the run goes on, or rests until something wakes it.
@@ -154,7 +153,7 @@ impl Session<'_> {
             events: pending.events,
             ..self.empty_commit()
         };
-        self.engine.commit(cancel::ended(commit, by)).await?;
+        self.commit(cancel::ended(commit, by)).await?;
         Ok(Driven::Ended(RunStatus::Cancelled))
     }
 
@@ -170,7 +169,7 @@ impl Session<'_> {
             release: Some(Release::Ready),
             ..self.empty_commit()
         };
-        self.engine.commit(commit).await?;
+        self.commit(commit).await?;
         Ok(Driven::Released)
     }
 
@@ -192,6 +191,25 @@ impl Session<'_> {
                 () = self.control.drain.cancelled() => {}
             }
         }
+    }
+}
+
+/// The start of a run: its claim, its first checkpoint with every channel at its default, and the
+/// nodes that begin.
+pub(super) fn opening(checkpoint: &Checkpoint, claimed: NewEvent, due_at: Timestamp) -> Opening {
+    let deltas = checkpoint.state.0.iter().map(|(channel, value)| ChannelDelta {
+        channel: channel.clone(),
+        change: Change::Full(value.clone()),
+    });
+    let started = checkpoint.cursor.active.iter().map(started_event);
+    Opening {
+        checkpoint: CheckpointWrite {
+            seq: checkpoint.seq,
+            cursor: checkpoint.cursor.clone(),
+            deltas: deltas.collect(),
+        },
+        events: std::iter::once(claimed).chain(started).collect(),
+        due_at,
     }
 }
 

@@ -111,6 +111,8 @@ clauses! {
     a_claim_that_let_go_writes_no_more,
     creating_a_run_twice_creates_it_once,
     a_run_whose_parent_is_unknown_is_refused,
+    a_run_is_created_and_claimed_at_once,
+    the_first_checkpoint_comes_with_the_next,
     a_commit_is_there_whole,
     a_commit_with_an_invalid_part_leaves_nothing,
     a_child_is_started_once,

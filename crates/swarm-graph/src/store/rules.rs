@@ -60,8 +60,11 @@ pub(super) fn check_commit(commit: &Commit) -> Result<()> {
             return Err(invalid("block", &block.id, "a new block is open"));
         }
     }
-    if let Some(checkpoint) = &commit.checkpoint {
+    for checkpoint in commit.first.iter().chain(&commit.checkpoint) {
         check_deltas(&commit.run, &checkpoint.deltas)?;
+    }
+    if let Some(first) = &commit.first {
+        check_seq(&commit.run, None, first.seq)?;
     }
     match &commit.release {
         Some(Release::Ended { status, .. }) if !status.is_final() => {

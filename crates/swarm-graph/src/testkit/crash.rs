@@ -16,6 +16,7 @@ use std::task::{Poll, Waker};
 pub const CRASH_POINTS: &[&str] = &[
     "start:graph-kept",
     "start:created",
+    "run:created",
     "claim:claimed",
     "drive:first-stored",
     "drive:signals-read",

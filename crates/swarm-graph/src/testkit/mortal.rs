@@ -227,6 +227,16 @@ impl Commits for MortalStore {
         self.write(self.inner.create_run(run, at)).await?
     }
 
+    async fn create_claimed(
+        &self,
+        run: NewRun,
+        worker: &WorkerId,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Result<Option<Claim>> {
+        self.write(self.inner.create_claimed(run, worker, now, ttl)).await?
+    }
+
     async fn commit(&self, commit: Commit) -> Result<Committed> {
         self.write(self.inner.commit(commit)).await?
     }

@@ -95,6 +95,9 @@ async fn process(disk: &Disk, world: &World, clock: &ManualClock) -> Facts {
         }
         let run = store.run(&id("r")).await.unwrap().unwrap();
         if run.status.is_final() {
+            let (id, input) = (id("s"), json!({ "name": "alone" }));
+            let options = StartOptions::default();
+            engine.run(id, "child", input, options, &worker, &Control::default()).await.unwrap();
             let mut questions: Vec<_> = store.blocks(None, None).await.unwrap();
             questions.sort_by_key(|block| block.id.clone());
             return Facts {
@@ -137,7 +140,7 @@ fn walk(new_disk: impl Fn() -> Disk) -> usize {
     let (expected, hits) = lives(&new_disk(), &World::default(), &clock, None);
     let expected = expected.expect("nothing crashed");
     assert!(expected.effects.values().all(|count| *count == 1), "{:?}", expected.effects);
-    assert_eq!((expected.effects.len(), expected.questions.len()), (6, 3));
+    assert_eq!((expected.effects.len(), expected.questions.len()), (7, 3));
     let never: Vec<_> = CRASH_POINTS.iter().filter(|point| !hits.contains_key(*point)).collect();
     assert!(never.is_empty(), "registered, but never reached: {never:?}");
     let mut walked = 0;

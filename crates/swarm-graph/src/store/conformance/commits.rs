@@ -6,7 +6,7 @@ use serde_json::json;
 use swarm_core::escalation::BlockStatus;
 use swarm_core::event::Event;
 use swarm_core::port::store::{Claim, Commit, Error, Outgoing, Recipient, Release, RunFilter};
-use swarm_core::run::{Limit, NewRun, RunStatus};
+use swarm_core::run::{Epoch, Limit, NewRun, RunStatus};
 use swarm_core::spend::UsdMicros;
 
 use super::fixture::*;
@@ -30,6 +30,74 @@ pub async fn a_run_whose_parent_is_unknown_is_refused(ground: &mut dyn Ground) -
     let refusal = store.create_run(child("c", "nobody", true), t(0)).await;
     assert!(matches!(refusal, Err(Error::NotFound { what: "parent run", .. })), "{refusal:?}");
     assert!(store.run(&run("c")).await?.is_none());
+    Ok(Verdict::Held)
+}
+
+/// As if it had been started and claimed, and nobody came between.
+pub async fn a_run_is_created_and_claimed_at_once(ground: &mut dyn Ground) -> Outcome {
+    let store = ground.store();
+    let claim = store.create_claimed(new_run("r"), &worker("w1"), t(5), TTL).await?;
+    let claim = claim.expect("there was no such run");
+    assert_eq!((claim.run.status, claim.run.epoch), (RunStatus::Running, Epoch(1)));
+    assert_eq!(claim.run.lease_owner, Some(worker("w1")));
+    assert_eq!(claim.run.lease_until, Some(t(5 + TTL_MS)));
+    assert!(claim.checkpoint.is_none() && claim.finished.is_empty());
+    assert_eq!(store.run(&run("r")).await?.as_ref(), Some(&claim.run));
+    assert!(store.create_claimed(new_run("r"), &worker("w2"), t(6), TTL).await?.is_none());
+    assert!(store.claim_next(&worker("w2"), &[queue("q")], t(6), TTL).await?.is_none());
+    store.commit(release(&claim, Release::Ready)).await?;
+    // What is there is not claimed by this, even when it could be.
+    assert!(store.create_claimed(new_run("r"), &worker("w2"), t(7), TTL).await?.is_none());
+    let taken = store.claim(&run("r"), &worker("w2"), t(7), TTL).await?.expect("it is ready");
+    assert_eq!(taken.run.epoch, Epoch(2));
+    let orphan = child("c", "nobody", true);
+    let refusal = store.create_claimed(orphan, &worker("w1"), t(8), TTL).await;
+    assert!(matches!(refusal, Err(Error::NotFound { what: "parent run", .. })), "{refusal:?}");
+    assert!(store.run(&run("c")).await?.is_none());
+    Ok(Verdict::Held)
+}
+
+/// Both are there, in their order, or neither is.
+pub async fn the_first_checkpoint_comes_with_the_next(ground: &mut dyn Ground) -> Outcome {
+    let store = ground.store();
+    let first = || Some(checkpoint(0, vec![full("log", json!(["a"])), full("flag", json!(true))]));
+    let claim = claimed(&*store, "r").await?;
+    let with = |seq, deltas| Commit {
+        first: first(),
+        checkpoint: Some(checkpoint(seq, deltas)),
+        steps: vec![ended_step("work#1", 0)],
+        ..commit(&claim)
+    };
+    let before = everything(&*store).await?;
+    for (what, bad) in [
+        ("the next one left out", with(2, vec![])),
+        ("the next one again", with(0, vec![])),
+        ("an append to a flag", with(1, vec![append("flag", json!([1]))])),
+        ("a first that is none", Commit { first: Some(checkpoint(1, vec![])), ..commit(&claim) }),
+    ] {
+        let refusal = store.commit(bad).await;
+        assert!(matches!(refusal, Err(Error::Invalid { .. })), "{what}: {refusal:?}");
+        assert_eq!(everything(&*store).await?, before, "{what}");
+    }
+    store.commit(with(1, vec![append("log", json!(["b"])), merge("map", json!({"x": 1}))])).await?;
+    let state = async |seq| {
+        let checkpoint = store.checkpoint(&run("r"), seq).await?.expect("it was written");
+        Ok::<_, Error>((checkpoint.seq, checkpoint.cursor, checkpoint.state.to_value()))
+    };
+    let log = json!({ "flag": true, "log": ["a"] });
+    assert_eq!(state(Some(0)).await?, (0, cursor(0), log));
+    let log = json!({ "flag": true, "log": ["a", "b"], "map": { "x": 1 } });
+    assert_eq!(state(None).await?, (1, cursor(1), log));
+    let again = Commit { first: first(), ..commit(&claim) };
+    assert!(matches!(store.commit(again).await, Err(Error::Invalid { .. })), "it has one");
+    // By itself, with a step that ended after it.
+    let claim = claimed(&*store, "s").await?;
+    let alone = Commit { first: first(), steps: vec![ended_step("x#1", 0)], ..commit(&claim) };
+    store.commit(alone).await?;
+    store.commit(release(&claim, Release::Ready)).await?;
+    let claim = self::claim(&*store, "s").await?;
+    assert_eq!(claim.checkpoint.expect("the first").seq, 0);
+    assert_eq!(claim.finished, [ended_step("x#1", 0)]);
     Ok(Verdict::Held)
 }
 

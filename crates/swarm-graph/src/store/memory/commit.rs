@@ -3,15 +3,16 @@
 //! [`Inner::check`] finds everything that can be wrong, [`Inner::apply`] can then no longer fail.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use swarm_core::checkpoint::{Change, ChannelDelta, FORMAT, StepRecord};
 use swarm_core::escalation::{Block, BlockStatus};
 use swarm_core::event::Event;
-use swarm_core::id::RunId;
+use swarm_core::id::{ChannelName, RunId, WorkerId};
 use swarm_core::port::store::{
-    CheckpointWrite, Commit, Commits, Committed, Outgoing, Recipient, Release, Result, Signal,
-    SignalKind,
+    CheckpointWrite, Claim, Commit, Commits, Committed, Outgoing, Recipient, Release, Result,
+    Signal, SignalKind,
 };
 use swarm_core::run::{Limit, NewRun, RunStatus};
 use swarm_core::spend::Spend;
@@ -25,6 +26,22 @@ use super::{Inner, MemoryStore};
 impl Commits for MemoryStore {
     async fn create_run(&self, run: NewRun, at: Timestamp) -> Result<bool> {
         self.lock().create(run, at)
+    }
+
+    async fn create_claimed(
+        &self,
+        run: NewRun,
+        worker: &WorkerId,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Result<Option<Claim>> {
+        let mut inner = self.lock();
+        let id = run.id.clone();
+        if !inner.create(run, now)? {
+            return Ok(None);
+        }
+        let at = inner.find(&id)?;
+        inner.claim(at, worker, now, ttl).map(Some)
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed> {
@@ -71,12 +88,9 @@ impl Commits for MemoryStore {
 
 impl Inner {
     /// Refuses a commit that cannot be applied whole; returns the shapes that its deltas leave.
-    fn check(&self, at: usize, commit: &Commit) -> Result<Vec<Shape>> {
+    fn check(&self, at: usize, commit: &Commit) -> Result<Shapes> {
         rules::check_commit(commit)?;
-        let shapes = match &commit.checkpoint {
-            Some(checkpoint) => self.runs[at].check_checkpoint(checkpoint)?,
-            None => Vec::new(),
-        };
+        let shapes = self.runs[at].check_checkpoints(commit)?;
         for block in &commit.blocks {
             if self.blocks.get(&block.id).is_some_and(|there| there.run != block.run) {
                 return Err(rules::foreign_block(block));
@@ -102,14 +116,17 @@ impl Inner {
         Ok(shapes)
     }
 
-    fn apply(&mut self, at: usize, commit: Commit, shapes: &[Shape]) -> Committed {
+    fn apply(&mut self, at: usize, commit: Commit, shapes: &Shapes) -> Committed {
         let Commit { at: now, blocks, withdrawn, children, outgoing, release, .. } = commit;
         let keeps_or_frees = !blocks.is_empty() || !withdrawn.is_empty() || release.is_some();
         let run = &mut self.runs[at];
         run.record.updated_at = now;
+        if let Some(first) = commit.first {
+            run.put_checkpoint(first, &shapes.first, now, None);
+        }
         run.put_steps(commit.steps, commit.checkpoint.as_ref());
         if let Some(checkpoint) = commit.checkpoint {
-            run.put_checkpoint(checkpoint, shapes, now, None);
+            run.put_checkpoint(checkpoint, &shapes.next, now, None);
         }
         for id in &commit.taken {
             run.signals.remove(id);
@@ -248,22 +265,45 @@ impl Inner {
     }
 }
 
+/// The shapes that the deltas of a commit's checkpoints leave.
+#[derive(Default)]
+struct Shapes {
+    first: Vec<Shape>,
+    next: Vec<Shape>,
+}
+
 impl Run {
-    fn check_checkpoint(&self, checkpoint: &CheckpointWrite) -> Result<Vec<Shape>> {
-        rules::check_seq(&self.record.start.id, self.seq(), checkpoint.seq)?;
-        self.shapes(&checkpoint.deltas)
+    fn check_checkpoints(&self, commit: &Commit) -> Result<Shapes> {
+        let run = &self.record.start.id;
+        let mut shapes = Shapes::default();
+        let (mut last, mut before) = (self.seq(), &[][..]);
+        if let Some(first) = &commit.first {
+            rules::check_seq(run, last, first.seq)?;
+            shapes.first = self.shapes(&first.deltas)?;
+            (last, before) = (Some(first.seq), &first.deltas);
+        }
+        if let Some(next) = &commit.checkpoint {
+            rules::check_seq(run, last, next.seq)?;
+            let shape_of = |channel: &ChannelName| {
+                let at = before.iter().position(|delta: &ChannelDelta| delta.channel == *channel);
+                at.map_or_else(|| self.shape(channel), |at| shapes.first[at])
+            };
+            let after = |delta: &ChannelDelta| shape_of(&delta.channel).after(run, delta);
+            shapes.next = next.deltas.iter().map(after).collect::<Result<_>>()?;
+        }
+        Ok(shapes)
     }
 
     /// The shapes that deltas leave.
     pub(super) fn shapes(&self, deltas: &[ChannelDelta]) -> Result<Vec<Shape>> {
         let run = &self.record.start.id;
-        deltas
-            .iter()
-            .map(|delta| {
-                let last = self.channels.get(&delta.channel).and_then(|deltas| deltas.last());
-                last.map_or(Shape::Null, |last| last.shape).after(run, delta)
-            })
-            .collect()
+        deltas.iter().map(|delta| self.shape(&delta.channel).after(run, delta)).collect()
+    }
+
+    /// The shape of a channel.
+    fn shape(&self, channel: &ChannelName) -> Shape {
+        let last = self.channels.get(channel).and_then(|deltas| deltas.last());
+        last.map_or(Shape::Null, |last| last.shape)
     }
 
     fn put_steps(&mut self, steps: Vec<StepRecord>, checkpoint: Option<&CheckpointWrite>) {

@@ -21,7 +21,7 @@ use super::row::{self, backend, column, select_runs, uint};
 use super::{Done, SqliteStore};
 
 /// A run and the epoch under which it is now ours.
-type Taken = (i64, Epoch);
+pub(super) type Taken = (i64, Epoch);
 
 #[async_trait]
 impl Leases for SqliteStore {
@@ -117,7 +117,7 @@ impl SqliteStore {
     }
 
     /// What a claim brings back.
-    async fn bring(&self, taken: Option<Taken>) -> Result<Option<Claim>> {
+    pub(super) async fn bring(&self, taken: Option<Taken>) -> Result<Option<Claim>> {
         let Some((seq, epoch)) = taken else { return Ok(None) };
         let mut reader = self.readers.acquire().await.map_err(backend)?;
         let found = sqlx::query(select_runs!("WHERE r.seq = ?1"))
@@ -195,7 +195,7 @@ async fn claimable(
     Ok(Some(seq))
 }
 
-async fn take(
+pub(super) async fn take(
     tx: &mut SqliteConnection,
     run: i64,
     worker: &WorkerId,

@@ -3,20 +3,23 @@
 //! What most commits are made of is sent as one [`Script`]; the rest is rare. Nothing here undoes
 //! anything: a refusal half way rolls back the savepoint that the writer put around it.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 use swarm_core::checkpoint::{FORMAT, StepRecord};
 use swarm_core::escalation::Block;
 use swarm_core::event::{Event, NewEvent};
-use swarm_core::id::RunId;
+use swarm_core::id::{RunId, WorkerId};
 use swarm_core::port::store::{
-    Commit, Commits, Committed, Outgoing, Recipient, Result, Signal, SignalKind,
+    Claim, Commit, Commits, Committed, Outgoing, Recipient, Result, Signal, SignalKind,
 };
 use swarm_core::run::{Limit, NewRun, RunRecord};
 use swarm_core::time::Timestamp;
 
 use super::super::rules;
-use super::claim::{Held, no_run};
+use super::checkpoint::Head;
+use super::claim::{self, Held, no_run};
 use super::row::{self, amount, int, select_runs, uint};
 use super::script::Script;
 use super::signal::{self, Woken};
@@ -26,6 +29,28 @@ use super::{Done, SqliteStore, checkpoint, question, release};
 impl Commits for SqliteStore {
     async fn create_run(&self, run: NewRun, at: Timestamp) -> Result<bool> {
         self.write(move |tx| Box::pin(async move { create(tx, &run, at).await })).await
+    }
+
+    async fn create_claimed(
+        &self,
+        run: NewRun,
+        worker: &WorkerId,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Result<Option<Claim>> {
+        let worker = worker.clone();
+        let taken = self
+            .write(move |tx| {
+                Box::pin(async move {
+                    if !create(tx, &run, now).await? {
+                        return Ok(None);
+                    }
+                    let seq = signal::find(tx, &run.id).await?;
+                    claim::take(tx, seq, &worker, now, ttl).await.map(Some)
+                })
+            })
+            .await?;
+        self.bring(taken).await
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed> {
@@ -127,9 +152,18 @@ async fn raise(tx: &mut SqliteConnection, run: &RunId, limit: Limit, at: Timesta
 /// Writes one commit.
 async fn write(tx: &mut SqliteConnection, commit: Commit) -> Done<Committed> {
     let channels = commit.checkpoint.as_ref().map(checkpoint::changed).unwrap_or_default();
-    let held = Held::check_with(tx, &commit.run, commit.epoch, &channels).await?;
+    let mut held = Held::check_with(tx, &commit.run, commit.epoch, &channels).await?;
     rules::check_commit(&commit)?;
     let at = commit.at;
+    if let Some(first) = &commit.first {
+        let mut script = Script::new();
+        checkpoint::write(tx, &mut script, &commit.run, &held, first, at).await?;
+        script.run(tx).await?;
+        held.checkpoint_seq = Some(first.seq);
+        if let Some(next) = &commit.checkpoint {
+            held.heads = Head::of(tx, &commit.run, held.seq, next).await?;
+        }
+    }
     let next = held.checkpoint_seq.map_or(0, |last| last + 1);
     let mut script = Script::new();
     if let Some(checkpoint) = &commit.checkpoint {
@@ -157,7 +191,7 @@ async fn write(tx: &mut SqliteConnection, commit: Commit) -> Done<Committed> {
     put_events(&mut script, held.seq, &events)?;
     script.statement("UPDATE runs SET updated_at = ").bind(at.as_millis());
     script.sql(", event_seq = ").bind(held.event_seq + int(events.len() as u64));
-    if let Some(checkpoint) = &commit.checkpoint {
+    if let Some(checkpoint) = commit.checkpoint.as_ref().or(commit.first.as_ref()) {
         script.sql(", checkpoint_seq = ").bind(int(checkpoint.seq));
         script.sql(", checkpoint_format = ").bind(FORMAT);
     }
