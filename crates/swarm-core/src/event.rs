@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -98,20 +99,20 @@ pub struct NewEvent {
     /// The step it is about, if one.
     pub step: Option<StepId>,
     /// Its data; an object or null.
-    pub data: Value,
+    pub data: Arc<Value>,
 }
 
 impl NewEvent {
     /// An event about a whole run.
     #[must_use]
     pub fn run(kind: EventKind, data: Value) -> Self {
-        Self { kind, step: None, data }
+        Self { kind, step: None, data: Arc::new(data) }
     }
 
     /// An event about one step.
     #[must_use]
     pub fn step(kind: EventKind, step: &StepId, data: Value) -> Self {
-        Self { kind, step: Some(step.clone()), data }
+        Self { kind, step: Some(step.clone()), data: Arc::new(data) }
     }
 }
 
@@ -129,5 +130,5 @@ pub struct Event {
     /// The step it is about, if one.
     pub step: Option<StepId>,
     /// Its data.
-    pub data: Value,
+    pub data: Arc<Value>,
 }

@@ -2,7 +2,7 @@
 //!
 //! The workloads are those that other graph engines are measured by; `benches/peers` runs them
 //! beside ours. Prints the median of several rounds; with `--json` one object a line. `--only`
-//! takes the beginning of a workload's name.
+//! takes the beginning of a workload's name, `--store` that of a store.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -248,10 +248,11 @@ fn per_second(steps: usize, took: Duration) -> f64 {
     steps as f64 / took.as_secs_f64()
 }
 
-async fn measure(only: &str, as_json: bool) -> Outcome<()> {
+async fn measure(only: &str, on: &str, as_json: bool) -> Outcome<()> {
     let mut out = std::io::stdout().lock();
     for workload in workloads().iter().filter(|workload| workload.name.starts_with(only)) {
-        for store in ["memory", "sqlite FULL", "sqlite NORMAL"] {
+        let stores = ["memory", "sqlite FULL", "sqlite NORMAL"];
+        for store in stores.into_iter().filter(|store| store.starts_with(on)) {
             let directory = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR"))?;
             let rate = if store == "memory" {
                 rate(workload, Arc::new(MemoryStore::new()), workload.runs[0]).await?
@@ -285,5 +286,6 @@ fn main() -> Outcome<()> {
     let as_json = arguments.iter().any(|argument| argument == "--json");
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(measure(&after("--only").unwrap_or_default(), as_json))
+    let only = after("--only").unwrap_or_default();
+    runtime.block_on(measure(&only, &after("--store").unwrap_or_default(), as_json))
 }

@@ -16,7 +16,7 @@ mod value;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use indexmap::IndexMap;
 use serde_json::Value;
@@ -279,6 +279,7 @@ impl Checker<'_> {
             hash: bundle.hash,
             text: bundle.text,
             input_schema,
+            input_validator: OnceLock::new(),
             output: output.map(|(schema, value)| GraphOutput { schema, value }),
             channels: state.channels,
             signals,

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use indexmap::IndexMap;
+use jsonschema::Validator;
 use petgraph::graph::DiGraph;
 use serde_json::Value;
 use swarm_core::escalation::Reason;
@@ -29,6 +30,8 @@ pub struct Graph {
     pub(crate) hash: GraphHash,
     pub(crate) text: String,
     pub(crate) input_schema: Value,
+    /// Made from the schema when it is first needed.
+    pub(crate) input_validator: OnceLock<Result<Arc<Validator>, String>>,
     pub(crate) output: Option<GraphOutput>,
     pub(crate) channels: IndexMap<ChannelName, Channel>,
     pub(crate) signals: Option<Signals>,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::RwLock;
 
+use jsonschema::Validator;
 use serde_json::Value;
 use swarm_core::id::GraphHash;
 use swarm_core::run::Limit;
@@ -91,14 +92,22 @@ pub(crate) fn limit_of(graph: &Graph) -> Limit {
 
 /// Whether a run of the graph may be started with this input; `Err` says what does not fit.
 pub(crate) fn check_input(graph: &Graph, input: &Value) -> Result<(), String> {
-    fits(graph.input_schema(), input)
-        .map_err(|why| format!("the input of graph `{}`: {why}", graph.name()))
+    let compiled =
+        graph.input_validator.get_or_init(|| compile(graph.input_schema()).map(Arc::new));
+    let misfits = compiled.as_ref().map_or_else(|why| Some(why.clone()), |v| misfits(v, input));
+    misfits.map_or(Ok(()), |why| Err(format!("the input of graph `{}`: {why}", graph.name())))
 }
 
 /// Whether a value satisfies a schema; `Err` lists what does not fit, each with its place.
 pub(crate) fn fits(schema: &Value, value: &Value) -> Result<(), String> {
-    let validator =
-        jsonschema::validator_for(schema).map_err(|error| format!("unusable schema: {error}"))?;
+    misfits(&compile(schema)?, value).map_or(Ok(()), Err)
+}
+
+fn compile(schema: &Value) -> Result<Validator, String> {
+    jsonschema::validator_for(schema).map_err(|error| format!("unusable schema: {error}"))
+}
+
+fn misfits(validator: &Validator, value: &Value) -> Option<String> {
     let misfits: Vec<String> = validator
         .iter_errors(value)
         .take(8)
@@ -107,5 +116,5 @@ pub(crate) fn fits(schema: &Value, value: &Value) -> Result<(), String> {
             if place.is_empty() { error.to_string() } else { format!("{place}: {error}") }
         })
         .collect();
-    if misfits.is_empty() { Ok(()) } else { Err(misfits.join("; ")) }
+    (!misfits.is_empty()).then(|| misfits.join("; "))
 }

@@ -144,7 +144,7 @@ async fn a_renamed_question_keeps_its_answer(store: Arc<dyn Store>) {
     let moved = events.iter().find(|event| event.kind.as_str() == "run.migrated").unwrap();
     assert_eq!(
         moved.data,
-        json!({ "from": old, "to": run.start.graph_hash, "by": "ada", "seq": 3 })
+        json!({ "from": old, "to": run.start.graph_hash, "by": "ada", "seq": 3 }).into()
     );
     assert_eq!(versions.world.all("effect ").into_values().collect::<Vec<_>>(), [1, 1]);
 }

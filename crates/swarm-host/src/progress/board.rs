@@ -217,7 +217,7 @@ mod tests {
             at: Timestamp(1_795_423_502_000 + i64::try_from(seq).unwrap() * 1_000),
             kind: EventKind::of(kind),
             step: step.map(|step| StepId::new(step).unwrap()),
-            data,
+            data: std::sync::Arc::new(data),
         }
     }
 

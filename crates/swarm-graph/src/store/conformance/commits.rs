@@ -128,7 +128,7 @@ pub async fn a_commit_is_there_whole(ground: &mut dyn Ground) -> Outcome {
     let events = store.events(&run("r"), 0, 0).await?;
     assert_eq!(done.events, events);
     assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2]);
-    assert_eq!((events[1].at, &events[1].data), (t(1), &json!({ "word": "two" })));
+    assert_eq!((events[1].at, &*events[1].data), (t(1), &json!({ "word": "two" })));
     let checkpoint = store.checkpoint(&run("r"), None).await?.expect("it was written");
     assert_eq!((checkpoint.seq, &checkpoint.cursor), (0, &cursor(0)));
     assert_eq!(checkpoint.state.get("plan").map(|plan| &**plan), Some(&json!({ "seq": 0 })));

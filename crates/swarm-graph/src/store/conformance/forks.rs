@@ -151,7 +151,7 @@ pub async fn a_fork_begins_where_its_source_was(ground: &mut dyn Ground) -> Outc
     assert!(store.signals(&run("f")).await?.is_empty());
     assert!(store.steps(&run("f")).await?.is_empty());
     let events = store.events(&run("f"), 0, 0).await?;
-    let told: Vec<_> = events.iter().map(|event| (event.seq, &event.kind, &event.data)).collect();
+    let told: Vec<_> = events.iter().map(|event| (event.seq, &event.kind, &*event.data)).collect();
     assert_eq!(told, [(1, &EventKind::RUN_FORKED, &json!({"run": "r", "seq": 1}))]);
     assert!(store.signal(&run("f"), Some("once"), named("push"), t(52)).await?, "own keys");
 
@@ -307,7 +307,7 @@ pub async fn an_edit_is_one_checkpoint_with_its_author(ground: &mut dyn Ground) 
     let by: Vec<_> = listed.iter().map(|info| (info.seq, info.edited_by.as_deref())).collect();
     assert_eq!(by, [(2, Some("ann")), (1, Some("ann")), (0, None)]);
     let events = store.events(&run("r"), 0, 0).await?;
-    let told: Vec<_> = events.iter().map(|event| (&event.kind, &event.data)).collect();
+    let told: Vec<_> = events.iter().map(|event| (&event.kind, &*event.data)).collect();
     let one = json!({"by": "ann", "seq": 1, "channels": ["log", "plan"]});
     let two = json!({"by": "ann", "seq": 2, "channels": ["log"]});
     assert_eq!(told, [(&EventKind::STATE_EDITED, &one), (&EventKind::STATE_EDITED, &two)]);

@@ -255,9 +255,11 @@ impl Inner {
                 woken.add(self.id(parent));
             }
         }
-        let (output, failure) = (record.output.as_ref(), record.failure.as_ref());
-        let finished = rules::finished(start, record.status, output, failure);
-        woken.all(self.send_up(at, &finished, now).into_iter().map(|to| self.id(to)));
+        if start.parent.is_some() {
+            let (output, failure) = (record.output.as_ref(), record.failure.as_ref());
+            let finished = rules::finished(start, record.status, output, failure);
+            woken.all(self.send_up(at, &finished, now).into_iter().map(|to| self.id(to)));
+        }
     }
 
     fn id(&self, at: usize) -> RunId {
