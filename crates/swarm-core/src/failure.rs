@@ -61,3 +61,38 @@ impl Failure {
         self
     }
 }
+
+/// Class `io`. What will be the same next time (no such file, no permission, bad data) is fatal;
+/// everything else may pass by itself.
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::NotFound
+            | ErrorKind::PermissionDenied
+            | ErrorKind::AlreadyExists
+            | ErrorKind::InvalidInput
+            | ErrorKind::InvalidData
+            | ErrorKind::Unsupported => Self::fatal("io", error.to_string()),
+            _ => Self::retryable("io", error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn a_missing_file_is_not_tried_again_and_a_broken_line_is() {
+        let remedy = |kind: ErrorKind| Failure::from(Error::from(kind)).remedy;
+        assert_eq!(remedy(ErrorKind::NotFound), Remedy::Fatal);
+        assert_eq!(remedy(ErrorKind::ConnectionReset), Remedy::Retry);
+        assert_eq!(
+            Failure::from(Error::other("the disk is full")).to_string(),
+            "io: the disk is full"
+        );
+    }
+}

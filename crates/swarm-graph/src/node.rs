@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use swarm_core::escalation::{Answerer, Ask, Block, BlockStatus, Reason, Request};
 use swarm_core::event::{EventKind, NewEvent};
@@ -50,6 +50,11 @@ pub trait Node: Send + Sync + 'static {
     async fn run(&self, ctx: &NodeContext, input: Self::Input) -> Result<Self::Output, NodeError>;
 }
 
+/// `config:` of a node kind that has nothing to set: any key in it is a defect.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoConfig {}
+
 /// How a node ends when not with an output.
 #[derive(Debug)]
 pub enum NodeError {
@@ -66,6 +71,12 @@ pub enum NodeError {
 impl From<Failure> for NodeError {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
+    }
+}
+
+impl From<std::io::Error> for NodeError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.into())
     }
 }
 
@@ -573,26 +584,26 @@ impl NodeContext {
     }
 }
 
-#[derive(serde::Deserialize)]
+#[derive(Deserialize)]
 struct BudgetAnswer {
     choice: BudgetChoice,
     usd: Option<f64>,
     tokens: Option<u64>,
 }
 
-#[derive(serde::Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum BudgetChoice {
     Raise,
     Stop,
 }
 
-#[derive(serde::Deserialize)]
+#[derive(Deserialize)]
 struct DoubtAnswer {
     choice: DoubtChoice,
 }
 
-#[derive(serde::Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum DoubtChoice {
     Repeat,

@@ -14,6 +14,13 @@ Exit codes:
   2  wrong usage or configuration
   3  waiting for a person";
 
+/// What `start --help` says below the flags.
+const START_HELP: &str = "\
+The input must fit the graph's `input`. The same graph and input again find the same run.
+
+  swarm-host start tidy --input '{ \"depth\": 2 }' --label team=web
+  swarm-host start tidy --input @order.json --new";
+
 /// What `run --help` says below the flags.
 pub const RUN_HELP: &str = "\
 With --repo and --issue one issue is worked on and followed live, then the program exits; the same
@@ -80,6 +87,9 @@ pub enum Command {
     Run(Run),
     /// Queue an issue and return at once
     Submit(Submit),
+    /// Queue a run of any graph and return at once
+    #[command(after_long_help = START_HELP)]
+    Start(Start),
     /// Look at runs
     #[command(subcommand)]
     Runs(Runs),
@@ -181,6 +191,31 @@ pub struct Submit {
     /// What to work on.
     #[command(flatten)]
     pub what: Work,
+    /// Higher is claimed first
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    pub priority: i32,
+}
+
+/// `start`
+#[derive(Args, Debug)]
+pub struct Start {
+    /// The name of the graph
+    pub graph: String,
+    /// Its input as JSON; `@FILE` reads a file, `@-` standard input
+    #[arg(long, value_name = "JSON|@FILE", default_value = "{}")]
+    pub input: String,
+    /// A label for people and filters; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub label: Vec<String>,
+    /// The id of the run; else it is made of the graph and the input
+    #[arg(long, value_name = "RUN")]
+    pub id: Option<String>,
+    /// Start a new run even if there is one of this graph and input
+    #[arg(long, conflicts_with = "id")]
+    pub new: bool,
+    /// The queue whose workers may take it
+    #[arg(long, default_value = "default")]
+    pub queue: String,
     /// Higher is claimed first
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub priority: i32,

@@ -24,6 +24,7 @@ pub mod out;
 pub mod people;
 pub mod run;
 pub mod runs;
+pub mod start;
 pub mod submit;
 pub mod versions;
 

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use swarm_core::diff::Diff;
@@ -127,11 +126,6 @@ impl fmt::Debug for Parts {
         f.debug_struct("Parts").field("bot", &self.bot).finish_non_exhaustive()
     }
 }
-
-/// `config:` of a node kind that has nothing to set.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct NoConfig {}
 
 /// What a planner sees of a repository, at the head of its base branch.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]

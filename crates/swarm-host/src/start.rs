@@ -127,6 +127,13 @@ async fn dispatch(cli: Cli, builder: HostBuilder) -> Result<ExitCode> {
             submit::run(&host, out, given).await?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Start(given) => {
+            let settings = config::load(&environment, &overrides(shared, None, None))?;
+            log(&settings, Target::Stderr)?;
+            let host = builder.without_models().build(settings).await?;
+            command::start::run(&host, out, given).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Runs(what @ cli::Runs::Edit { .. }) => {
             let settings = config::load(&environment, &overrides(shared, None, None))?;
             log(&settings, Target::Stderr)?;
@@ -167,6 +174,7 @@ async fn look(settings: &Settings, out: Out, what: &Command) -> Result<()> {
         Command::Demo(_)
         | Command::Run(_)
         | Command::Submit(_)
+        | Command::Start(_)
         | Command::Graph(_)
         | Command::Config(_)
         | Command::Doctor(_)

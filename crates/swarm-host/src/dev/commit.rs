@@ -12,14 +12,14 @@ use serde_json::json;
 use swarm_core::failure::Failure;
 use swarm_core::port::forge::{RepoId, Sha};
 use swarm_core::time::Timestamp;
-use swarm_graph::node::{Node, NodeContext, NodeError};
+use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError};
 use swarm_tools::git::{NewCommit, TreeId};
 
 use super::Finished;
 use crate::agent::clip;
 use crate::agent::untrusted::clean;
 use crate::handover::{Desk, Issue, Task};
-use crate::parts::{NoConfig, Parts};
+use crate::parts::Parts;
 
 /// `swarm/commit`
 #[derive(Debug)]

@@ -12,12 +12,12 @@ use swarm_core::diff::{Diff, FileStatus};
 use swarm_core::failure::Failure;
 use swarm_core::policy::{self, ChangePolicy, Severity};
 use swarm_core::port::forge::{RepoId, Sha};
-use swarm_graph::node::{Node, NodeContext, NodeError};
+use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError};
 use swarm_tools::git::TreeId;
 
 use crate::agent::clip;
 use crate::handover::Desk;
-use crate::parts::{NoConfig, Parts};
+use crate::parts::Parts;
 
 /// The longest patch that is kept in the state, in characters.
 const PATCH_CHARS_MAX: usize = 20_000;

@@ -8,14 +8,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use swarm_core::port::forge::{NewPullRequest, PullRequest, PullState, RepoId, Sha};
-use swarm_graph::node::{Node, NodeContext, NodeError, Probe};
+use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError, Probe};
 
 use super::Finished;
 use super::checks::{Results, TestVerdict};
 use crate::agent::clip;
 use crate::agent::untrusted::clean;
 use crate::handover::{Change, Desk, DevOutcome, Issue, Plan, Task};
-use crate::parts::{NoConfig, Parts, forge_failure, status};
+use crate::parts::{Parts, forge_failure, status};
 
 /// `swarm/open_pr`
 #[derive(Debug)]

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use swarm_core::failure::Failure;
 use swarm_core::port::forge::{RepoId, Sha};
-use swarm_graph::node::{Node, NodeContext, NodeError, Probe};
+use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError, Probe};
 
 use crate::handover::{Change, Desk};
-use crate::parts::{NoConfig, Parts};
+use crate::parts::Parts;
 
 /// `swarm/push`
 #[derive(Debug)]

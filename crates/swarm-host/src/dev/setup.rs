@@ -10,13 +10,13 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use swarm_core::port::forge::RepoId;
-use swarm_graph::node::{Node, NodeContext, NodeError};
+use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError};
 use swarm_tools::checks::Kind;
 use swarm_tools::git::TreeId;
 
 use super::checks;
 use crate::handover::Desk;
-use crate::parts::{NoConfig, Parts};
+use crate::parts::Parts;
 
 /// `swarm/setup`
 #[derive(Debug)]

@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use swarm_core::escalation::{Ask, Block, Reason, Request, render};
 use swarm_core::id::{BlockId, RunId, StepId};
-use swarm_graph::node::{Node, NodeContext, NodeError};
+use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError};
 
 use super::WorkerSignal;
 use crate::agent::clip;
 use crate::handover::Issue;
-use crate::parts::{NoConfig, Parts, forge_failure};
+use crate::parts::{Parts, forge_failure};
 
 /// `swarm/escalate`
 #[derive(Debug)]

@@ -12,12 +12,12 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use swarm_core::failure::Failure;
 use swarm_core::port::forge::{Actor, Issue as Found, NewIssue, Permission, RepoId};
-use swarm_graph::node::{Node, NodeContext, NodeError, Probe};
+use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError, Probe};
 
 use crate::agent::clip;
 use crate::agent::untrusted::clean;
 use crate::handover::{Issue, IssueSource, Remark};
-use crate::parts::{NoConfig, Parts, forge_failure};
+use crate::parts::{Parts, forge_failure};
 
 /// `swarm/intake`
 #[derive(Debug)]

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use swarm_core::failure::{Failure, Remedy};
 use swarm_core::port::forge::Sha;
-use swarm_graph::node::{Node, NodeContext, NodeError};
+use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError};
 
 use super::{ManagerOutput, Outcome, TrackedTask};
 use crate::handover::{Issue, Plan, TaskOutcome, TaskStatus};
-use crate::parts::{NoConfig, Parts, forge_failure};
+use crate::parts::{Parts, forge_failure};
 
 /// How often telling the issue is tried before the run ends without it.
 const ATTEMPTS: u32 = 4;

@@ -13,7 +13,7 @@ use swarm_graph::node::{Node, NodeContext, NodeError};
 
 use super::{TrackedTask, WorkerSignal};
 use crate::handover::{TaskOutcome, TaskStatus};
-use crate::parts::NoConfig;
+use swarm_graph::node::NoConfig;
 
 /// `swarm/track`
 #[derive(Debug)]

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use swarm_core::escalation::{Answerer, Ask, Reason};
 use swarm_core::port::forge::{self, Actor, NewReview, PullRequest, RepoId, Sha, Verdict};
-use swarm_graph::node::{Node, NodeContext, NodeError, Probe};
+use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError, Probe};
 
 use crate::agent::clip;
 use crate::handover::{Change, OpsOutcome};
-use crate::parts::{NoConfig, Parts, forge_failure};
+use crate::parts::{Parts, forge_failure};
 
 /// `swarm/approval`
 #[derive(Debug)]

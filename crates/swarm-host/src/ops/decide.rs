@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use swarm_core::gate::{self, BlockedReason, Decision, Snapshot};
 use swarm_core::port::forge::{RepoId, Sha, Verdict};
-use swarm_graph::node::{Node, NodeContext, NodeError};
+use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError};
 
 use super::{Step, follow, snapshot};
 use crate::handover::{Change, OpsOutcome};
-use crate::parts::{NoConfig, Parts};
+use crate::parts::Parts;
 
 /// `swarm/decide`
 #[derive(Debug)]

@@ -14,11 +14,11 @@ use swarm_core::failure::Failure;
 use swarm_core::gate::{self, Decision};
 use swarm_core::port::forge::{ForgeMerge, MergeRequest, PullState, RepoId, Sha};
 use swarm_core::time::Timestamp;
-use swarm_graph::node::{Node, NodeContext, NodeError, Probe};
+use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError, Probe};
 
 use super::snapshot;
 use crate::handover::{Change, Issue, OpsOutcome};
-use crate::parts::{NoConfig, Parts, forge_failure};
+use crate::parts::{Parts, forge_failure};
 
 /// `swarm/merge`
 pub struct Merge {

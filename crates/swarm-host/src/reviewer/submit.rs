@@ -14,7 +14,7 @@ use serde_json::json;
 use swarm_core::diff::Diff;
 use swarm_core::failure::Failure;
 use swarm_core::port::forge::{CheckState, LineComment, NewReview, NewStatus, RepoId, Verdict};
-use swarm_graph::node::{Node, NodeContext, NodeError, Probe};
+use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError, Probe};
 use swarm_tools::checks::{Kind, Outcome, Report};
 
 use super::review::Opinion;
@@ -22,7 +22,7 @@ use crate::agent::clip;
 use crate::agent::untrusted::clean;
 use crate::dev::checks::{Results, TestVerdict};
 use crate::handover::{Change, Desk, Finding, ReviewVerdict, Weight};
-use crate::parts::{NoConfig, Parts, forge_failure, status};
+use crate::parts::{Parts, forge_failure, status};
 
 /// The most remarks on lines of one review.
 const COMMENTS_MAX: usize = 40;

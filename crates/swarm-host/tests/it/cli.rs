@@ -23,6 +23,7 @@ Commands:
   demo         Watch an issue of a small repository become a merged change, without any account
   run          Work on one issue and follow it live, or serve queued runs until SIGTERM
   submit       Queue an issue and return at once
+  start        Queue a run of any graph and return at once
   runs         Look at runs
   blocks       Look at questions to people
   answer       Answer a question
@@ -309,4 +310,63 @@ async fn a_history_is_listed_forked_copied_deleted_and_pruned() {
     assert_ne!(pruned["checkpoints"], json!(0));
     let kept = bench.run(&["runs", "checkpoints", "kept", "--json"]).await.json();
     assert_eq!(kept.as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn start_refuses_what_the_graph_does_not_take() {
+    let bench = Bench::new();
+    bench.write(
+        "graphs/nap.yaml",
+        "dsl: 1
+graph: { name: nap, version: 1.0.0 }
+input: { schema: { type: object, properties: { depth: { type: integer } }, required: [depth] } }
+entry: nap
+nodes: { nap: { wait: { timeout: 1ms }, next: $end } }
+",
+    );
+    bench.write("swarm.yaml", "graphs: graphs\n");
+    let mut said = String::new();
+    for given in [
+        &["start", "nop"][..],
+        &["start", "nap", "--input", "{ depth"],
+        &["start", "nap", "--input", "@missing.json"],
+        &["start", "nap"],
+        &["start", "nap", "--input", "{\"depth\":1}", "--label", "team"],
+        &["start", "nap", "--input", "{\"depth\":1}", "--id", "a.b"],
+    ] {
+        said.push_str(&refused(&bench, given).await);
+        said.push('\n');
+    }
+    insta::assert_snapshot!(said, @r#"
+error: no graph named `nop`; known: deliver, dev, manager, nap, ops, reviewer
+error: the input is no JSON: key must be a string at line 1 column 3
+error: cannot read `missing.json`: No such file or directory (os error 2)
+error: the input of graph `nap`: "depth" is a required property
+error: `team` is no label; write NAME=VALUE
+error: `a.b` has a dot: dots lead to child runs
+"#);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_graph_is_started_once_for_an_input() {
+    let bench = Bench::new();
+    bench.write(
+        "graphs/nap.yaml",
+        "dsl: 1
+graph: { name: nap, version: 1.0.0 }
+entry: nap
+nodes: { nap: { wait: { timeout: 1ms }, next: $end } }
+",
+    );
+    bench.write("swarm.yaml", "graphs: graphs\n");
+    bench.write("input.json", "{ \"depth\": 2 }");
+    let start = ["start", "nap", "--input", "@input.json", "--label", "team=web", "--json"];
+    let first = bench.run(&start).await.json();
+    let again = bench.run(&start).await.json();
+    assert_eq!((&first["new"], &again["new"]), (&json!(true), &json!(false)));
+    assert_eq!(first["run"], again["run"]);
+    let other = bench.run(&[&start[..], &["--new"]].concat()).await.json();
+    assert_eq!(other["run"], json!(format!("{}-2", first["run"].as_str().expect("an id"))));
+    let queued = bench.run(&["runs", "list", "--json"]).await.json();
+    assert_eq!(queued.as_array().expect("a list").len(), 2, "{queued}");
 }
