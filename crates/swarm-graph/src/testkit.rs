@@ -1,5 +1,7 @@
 //! Fakes and faults, for tests of your own nodes and graphs.
 //!
+//! - [`crash_everywhere`] tests a graph of yours with a crash at every point, in a few lines; its
+//!   [`World`] counts what happens outside.
 //! - [`VirtualClock`] follows tokio's clock, which a test may pause: then waiting takes no time.
 //! - [`SeededEntropy`] draws the same numbers from the same seed.
 //! - [`MortalStore`] dies at a chosen write, before or after it took effect, as a process does.
@@ -10,9 +12,13 @@
 
 mod clock;
 mod crash;
+mod everywhere;
 mod mortal;
+mod world;
 
 pub use self::clock::{ManualClock, SeededEntropy, VirtualClock};
 pub(crate) use self::crash::reach;
 pub use self::crash::{CRASH_POINTS, Life, is_crash_point, live};
+pub use self::everywhere::{Broken, CrashTest, Disk, Report, crash_everywhere};
 pub use self::mortal::{Death, MortalStore};
+pub use self::world::World;

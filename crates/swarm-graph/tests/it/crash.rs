@@ -1,32 +1,36 @@
-//! A process that dies at any write loses nothing and repeats no effect.
+//! A process that dies anywhere loses nothing and repeats no effect.
 //!
-//! One graph uses all that is durable: memo, spend, effect, retry, parallel siblings, a loop of
-//! children, a gate, a signal. It is run once undisturbed, to count its writes, and then once for
-//! each write and each side of it, with a process that dies there and an heir that goes on.
+//! One graph uses all that is durable: memo, spend, effect, retry, questions of a node, parallel
+//! siblings, a loop of children, a gate, a signal. It goes through the public
+//! [`crash_everywhere`], as a user's graph does: every crash point is hit, each write is died at,
+//! in memory and on SQLite.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde_json::{Value, json};
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use swarm_core::escalation::Block;
 use swarm_core::port::store::Store;
-use swarm_core::time::Timestamp;
-use swarm_graph::registry::Registry;
-use swarm_graph::store::memory::MemoryStore;
-use swarm_graph::testkit::{Death, MortalStore, VirtualClock};
+use swarm_graph::library::Library;
+use swarm_graph::node::{Node, NodeContext, NodeError, Probe};
+use swarm_graph::store::sqlite::{Options, SqliteStore, Synchronous};
+use swarm_graph::testkit::{CRASH_POINTS, CrashTest, Disk, Report, crash_everywhere};
 
-use crate::rig::{Rig, World, graph, graph_named, id, output, registry};
+use crate::rig::{World, graph, graph_named, registry};
 
 const MAIN: &str = r#"
 policies:
-  retry: { twice: { max_attempts: 3, backoff: { initial: 1s, factor: 2, max: 5s } } }
+  retry: { twice: { max_attempts: 3, backoff: { initial: 1s, jitter: false } } }
 entry: start
 nodes:
-  start: { uses: test/deed, with: { name: start }, next: [left, right, flaky] }
+  start: { uses: test/deed, with: { name: start }, next: [left, right, flaky, twice] }
   left: { uses: test/deed, with: { name: left }, next: join }
-  right: { uses: test/work, with: { name: right, ms: 50 }, next: join }
+  right: { uses: test/work, with: { name: right, ms: 5 }, next: join }
   flaky: { uses: test/fail, config: { times: 1 }, retry: twice, next: join }
-  join: { uses: test/put, when_all: [left, right, flaky], with: { log: ["joined"] }, next: each }
+  twice: { uses: test/ask_twice, with: {}, next: join }
+  join: { uses: test/put, when_all: [left, right, flaky, twice], with: { log: ["joined"] }, next: each }
   each:
     foreach: { in: "${{ ['x', 'y', 'z'] }}", as: item, max_parallel: 2 }
     run: { graph: child, input: { name: "${{ item }}" } }
@@ -46,82 +50,161 @@ nodes:
   deed: { uses: test/deed, with: { name: "${{ input.name }}" }, next: $end }
 "#;
 
-fn rig(store: Arc<dyn Store>, world: &World, clock: VirtualClock) -> Rig {
-    let registry: Registry = registry(world);
-    let graphs = vec![graph(MAIN, &registry), graph_named("child", CHILD, &registry)];
-    Rig::on_clock(store, graphs, registry, clock)
-}
+/// A SQLite file that outlives processes.
+struct File(tempfile::TempDir);
 
-/// Plays a person and the outside until the run ends or the store dies.
-async fn play(rig: &Rig) -> Result<(), String> {
-    let failed = |error: &dyn std::fmt::Display| error.to_string();
-    rig.start("r", "main", json!({})).await.map_err(|error| failed(&error))?;
-    for _ in 0..100 {
-        rig.work().await.map_err(|error| failed(&error))?;
-        let run = rig.store.run(&id("r")).await.map_err(|error| failed(&error))?.ok_or("no run")?;
-        if run.status.is_final() {
-            return Ok(());
-        }
-        let blocks = rig.store.blocks(None, Some(swarm_core::escalation::BlockStatus::Open)).await;
-        for block in blocks.map_err(|error| failed(&error))? {
-            let answer = json!({ "choice": "on" });
-            rig.engine
-                .answer(&block.id, answer, crate::rig::person("ada"))
-                .await
-                .map_err(|error| failed(&error))?;
-        }
-        rig.engine
-            .signal(&id("r"), Some("go"), "go", json!("went"))
-            .await
-            .map_err(|error| failed(&error))?;
-        // Backoffs pass, and the leases of the dead end.
-        tokio::time::sleep(Duration::from_secs(11)).await;
+#[async_trait]
+impl Disk for File {
+    async fn open(&self) -> Arc<dyn Store> {
+        let options = Options { synchronous: Synchronous::Normal, ..Options::default() };
+        Arc::new(SqliteStore::open(self.0.path().join("runs.db"), options).await.unwrap())
     }
-    Err("the run does not end".to_owned())
 }
 
-type Counts = BTreeMap<String, u32>;
-
-/// What must be the same however often the process died, and what may be done once more.
-fn facts(world: &World, out: Value) -> (Value, Counts, Counts, Counts) {
-    (out, world.all("effect "), world.all("memo "), world.all("paid "))
+fn library(world: &World) -> Library {
+    let registry = registry(world);
+    let graphs = [graph(MAIN, &registry), graph_named("child", CHILD, &registry)];
+    graphs.into_iter().fold(Library::new(registry), Library::with)
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_death_at_any_write_changes_nothing() {
-    let clock = VirtualClock::at(Timestamp(1_800_000_000_000));
-    let world = World::default();
-    let undisturbed = Arc::new(MortalStore::new(Arc::new(MemoryStore::new()), Death::Never));
-    let first = rig(undisturbed.clone(), &world, clock);
-    play(&first).await.unwrap();
-    let run = first.run("r").await;
-    let spent = run.spent;
-    let expected = facts(&world, output(&run));
-    assert!(expected.1.values().all(|count| *count == 1), "{:?}", expected.1);
-    assert_eq!(expected.1.len(), 6);
+fn all_that_is_durable() -> CrashTest<'static> {
+    let is_of_node = |block: &Block| block.id.as_str().contains(':');
+    crash_everywhere("main", json!({}), library)
+        .answering(move |block| json!({ "choice": if is_of_node(block) { "a" } else { "on" } }))
+        .signalling("go", json!("went"))
+}
 
-    let writes = undisturbed.writes();
-    assert!(writes > 40, "only {writes} writes");
-    for number in 1..=writes {
-        for death in [Death::Before(number), Death::After(number)] {
-            let world = World::default();
-            let beneath: Arc<dyn Store> = Arc::new(MemoryStore::new());
-            let mortal = Arc::new(MortalStore::new(beneath.clone(), death));
-            let doomed = play(&rig(mortal.clone(), &world, clock)).await;
-            assert!(doomed.is_err() && mortal.is_dead(), "{death:?}: {doomed:?}");
-            tokio::time::sleep(Duration::from_secs(11)).await;
+/// The other way to start a run.
+fn created_claimed() -> CrashTest<'static> {
+    crash_everywhere("child", json!({ "name": "alone" }), library).created_claimed()
+}
 
-            let heir = rig(beneath, &world, clock);
-            play(&heir).await.unwrap_or_else(|error| panic!("{death:?}: {error}"));
-            let run = heir.run("r").await;
-            let (out, effects, memos, paid) = facts(&world, output(&run));
-            assert_eq!((&out, &effects), (&expected.0, &expected.1), "{death:?}");
-            // A call whose result was not stored may have been made again, once.
-            assert!(
-                memos.values().chain(paid.values()).all(|count| *count <= 2),
-                "{death:?}: {memos:?} {paid:?}"
-            );
-            assert_eq!(run.spent, spent, "{death:?}: paid twice in the books");
+#[expect(clippy::print_stdout, reason = "the figures are what the run is for")]
+fn check(reports: &[Report; 2]) {
+    reports.iter().for_each(|report| println!("{report}"));
+    let is_reached = |point: &str| reports.iter().any(|report| report.points.contains_key(point));
+    let never: Vec<_> = CRASH_POINTS.iter().filter(|point| !is_reached(point)).collect();
+    assert!(never.is_empty(), "registered, but never reached: {never:?}");
+    assert!(reports[0].crashes as usize > CRASH_POINTS.len(), "{}", reports[0]);
+    let facts = reports.each_ref().map(|report| (report.effects, report.questions));
+    assert_eq!(facts, [(6, 3), (1, 0)]);
+}
+
+#[test]
+fn a_crash_anywhere_changes_nothing_in_memory() {
+    let reports = [all_that_is_durable().run(), created_claimed().run()];
+    check(&reports);
+    assert!(reports[0].writes > 40, "{}", reports[0]);
+}
+
+#[test]
+fn a_crash_at_any_point_changes_nothing_on_sqlite() {
+    let on_file = |test: CrashTest<'static>| {
+        test.on(|| File(tempfile::tempdir().unwrap())).only_points().run()
+    };
+    check(&[all_that_is_durable(), created_claimed()].map(on_file));
+}
+
+/// Sends a letter, in one of three ways.
+struct Letter {
+    world: World,
+    how: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Nothing {}
+
+#[derive(JsonSchema, Serialize)]
+struct Sent {
+    log: Vec<String>,
+}
+
+#[async_trait]
+impl Node for Letter {
+    const KIND: &'static str = "test/letter";
+    type Config = String;
+    type Input = Nothing;
+    type Output = Sent;
+
+    async fn run(&self, ctx: &NodeContext, _input: Nothing) -> Result<Sent, NodeError> {
+        let act = || async { Ok(self.world.effect("letter")) };
+        match self.how.as_str() {
+            "bare" => drop(act().await),
+            "memo" => drop(ctx.memo("letter", act).await?),
+            "blind" => {
+                let probe = || async { Ok(Probe::DidNotHappen) };
+                ctx.effect("letter", json!({}), probe, act).await?;
+            }
+            "hasty" => {
+                let probe = || async { Ok(Probe::Landed(1)) };
+                ctx.effect("letter", json!({}), probe, act).await?;
+            }
+            other => panic!("no way `{other}`"),
         }
+        Ok(Sent { log: vec![ctx.now().to_string()] })
     }
+}
+
+/// What a test says about a node that does it this way.
+fn verdict(how: &str) -> String {
+    let broken = crash_everywhere("main", json!({}), |world| {
+        let (letters, sent) = (world.clone(), how.to_owned());
+        let registry =
+            registry(world).node::<Letter>(move |how| Ok(Letter { world: letters.clone(), how }));
+        let nodes = format!(
+            "entry: send\nnodes: {{ send: {{ uses: test/letter, config: {sent}, next: $end }} }}\n"
+        );
+        let graph = graph(&nodes, &registry);
+        Library::new(registry).with(graph)
+    })
+    .ignoring("log")
+    .check();
+    broken.map_or_else(|broken| broken.to_string(), |report| report.to_string())
+}
+
+#[test]
+fn a_node_that_keeps_its_effect_out_of_the_journal_is_found_out() {
+    insta::assert_snapshot!(verdict("bare"), @r"
+    after a crash at `step:ended`:
+      effects › letter: 2, undisturbed 1
+    ");
+    insta::assert_snapshot!(verdict("memo"), @r"
+    after a crash at `drive:first-stored`:
+      effects › letter: 2, undisturbed 1
+    ");
+}
+
+#[test]
+fn a_probe_that_does_not_look_is_found_out() {
+    insta::assert_snapshot!(verdict("blind"), @r"
+    after a crash at `effect:acted`:
+      effects › letter: 2, undisturbed 1
+    ");
+    insta::assert_snapshot!(verdict("hasty"), @r"
+    after a crash at `effect:intended`:
+      effects › letter: null, undisturbed 1
+    ");
+}
+
+#[test]
+fn what_nobody_answers_is_said() {
+    let silent = crash_everywhere("main", json!({}), library).check().unwrap_err();
+    insta::assert_snapshot!(silent.to_string(), @r"
+    without a crash:
+      run `run` waits for an answer or a signal that nobody gives: see `answering` and `signalling`
+    ");
+}
+
+#[test]
+fn a_run_that_waits_for_days_is_tested_in_no_time() {
+    let report = crash_everywhere("main", json!({}), |world| {
+        let registry = registry(world);
+        let graph = graph(
+            "entry: wait\nnodes:\n  wait: { wait: { timeout: 90d }, next: deed }\n  deed: { uses: test/deed, with: { name: late }, next: $end }\n",
+            &registry,
+        );
+        Library::new(registry).with(graph)
+    })
+    .run();
+    assert_eq!(report.effects, 1);
 }

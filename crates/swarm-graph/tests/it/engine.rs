@@ -14,7 +14,7 @@ use swarm_graph::registry::Registry;
 use swarm_graph::store::memory::MemoryStore;
 use swarm_graph::testkit::SeededEntropy;
 
-use crate::rig::{Rig, World, graph, graph_named, id, most_at_once, output, person, registry};
+use crate::rig::{Rig, World, all, graph, graph_named, id, most_at_once, output, person, registry};
 
 /// Runs `main` with these nodes on a fresh memory store until all rests.
 async fn rig(rest: &str) -> (Rig, World) {
@@ -311,7 +311,7 @@ nodes:
     .await;
     let out = output(&rig.finish(json!({})).await);
     assert_eq!(out, json!({ "log": ["rescued: a#3 broke"], "n": 2 }));
-    assert_eq!(world.all("tries ").len(), 3);
+    assert_eq!(all(&world, "tries ").len(), 3);
 }
 
 #[tokio::test(start_paused = true)]

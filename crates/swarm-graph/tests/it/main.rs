@@ -4,7 +4,6 @@
 
 mod archive;
 mod crash;
-mod crash_points;
 mod defects;
 mod drawing;
 mod engine;

@@ -146,7 +146,7 @@ async fn a_renamed_question_keeps_its_answer(store: Arc<dyn Store>) {
         moved.data,
         json!({ "from": old, "to": run.start.graph_hash, "by": "ada", "seq": 3 }).into()
     );
-    assert_eq!(versions.world.all("effect ").into_values().collect::<Vec<_>>(), [1, 1]);
+    assert_eq!(versions.world.effects().into_values().collect::<Vec<_>>(), [1, 1]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,7 +210,7 @@ nodes:
     }
     rig.work().await.unwrap();
     assert_eq!(rig.run("r").await.status, RunStatus::Succeeded);
-    assert_eq!(versions.world.all("effect ").into_values().collect::<Vec<_>>(), [1, 1, 1]);
+    assert_eq!(versions.world.effects().into_values().collect::<Vec<_>>(), [1, 1, 1]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -340,7 +340,7 @@ async fn moved_with(death: Death) -> (Value, BTreeMap<String, u32>, u64) {
     rig.work().await.unwrap();
     let run = rig.run("r").await;
     assert_eq!(run.start.graph_hash, *versions.graph(&new).hash());
-    (output(&run), versions.world.all("effect "), mortal.writes())
+    (output(&run), versions.world.effects(), mortal.writes())
 }
 
 #[tokio::test(start_paused = true)]

@@ -112,7 +112,7 @@ async fn facts(rig: &Rig, world: &World) -> Value {
     let blocks = rig.store.blocks(None, None).await.unwrap();
     json!({
         "output": output(&rig.run("r").await),
-        "effects": world.all("effect "),
+        "effects": world.effects(),
         "questions": blocks.iter().map(|block| block.status).collect::<Vec<_>>(),
         "reminded": count(rig, "question.reminded").await,
         "expired": count(rig, "question.expired").await,

@@ -298,7 +298,7 @@ async fn facts(rig: &Rig, world: &World) -> Value {
     let open = blocks.iter().filter(|block| block.status == BlockStatus::Open).count();
     json!({
         "output": output(&rig.run("r").await),
-        "effects": world.all("effect "),
+        "effects": world.effects(),
         "slow": world.count("worked slow"),
         "open": open,
         "runs": rig.statuses().await.iter().map(|(run, status)| format!("{run} {}", status.as_str())).collect::<Vec<_>>(),

@@ -22,32 +22,13 @@ use swarm_graph::graph::Graph;
 use swarm_graph::library::Library;
 use swarm_graph::node::{Node, NodeContext, NodeError, Probe};
 use swarm_graph::registry::Registry;
+pub(crate) use swarm_graph::testkit::World;
 use swarm_graph::testkit::{SeededEntropy, VirtualClock};
 
-/// What happened outside, counted: calls of nodes and effects in the world.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct World(Arc<Mutex<BTreeMap<String, u32>>>);
-
-impl World {
-    pub(crate) fn add(&self, what: impl Into<String>) -> u32 {
-        let mut counts = self.0.lock().unwrap();
-        let count = counts.entry(what.into()).or_default();
-        *count += 1;
-        *count
-    }
-
-    pub(crate) fn count(&self, what: &str) -> u32 {
-        self.0.lock().unwrap().get(what).copied().unwrap_or(0)
-    }
-
-    pub(crate) fn all(&self, prefix: &str) -> BTreeMap<String, u32> {
-        let counts = self.0.lock().unwrap();
-        counts
-            .iter()
-            .filter(|(key, _)| key.starts_with(prefix))
-            .map(|(k, v)| (k.clone(), *v))
-            .collect()
-    }
+/// What happened in a world, effects and calls, whose names begin so.
+pub(crate) fn all(world: &World, prefix: &str) -> BTreeMap<String, u32> {
+    let counts = world.effects().into_iter().chain(world.calls());
+    counts.filter(|(name, _)| name.starts_with(prefix)).collect()
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -71,7 +52,7 @@ macro_rules! kind {
                 let $self = self;
                 // Not every kind reads its configuration.
                 let _ = &$self.config;
-                $self.world.add(format!("calls {}", $ctx.step()));
+                $self.world.call(format!("calls {}", $ctx.step()));
                 $body
             }
         }
@@ -131,7 +112,7 @@ kind!(Work, "test/work", (), WorkInput, LogOutput, |this, ctx, input| {
     if let Some((now, _)) = AT_ONCE.lock().unwrap().get_mut(ctx.run_id().as_str()) {
         *now -= 1;
     }
-    this.world.add(format!("worked {}", input.name));
+    this.world.call(format!("worked {}", input.name));
     Ok(LogOutput { log: vec![input.name] })
 });
 
@@ -155,7 +136,7 @@ pub(crate) struct FailInput {
 
 kind!(Fail, "test/fail", FailConfig, FailInput, LogOutput, |this, ctx, input| {
     let name = input.name.unwrap_or_else(|| ctx.step().to_string());
-    if this.world.add(format!("tries {}", ctx.step())) <= this.config.times {
+    if this.world.call(format!("tries {}", ctx.step())) <= this.config.times {
         let class = this.config.class.clone().unwrap_or_else(|| "io".to_owned());
         let message = format!("{name} broke");
         return Err(if this.config.fatal {
@@ -184,13 +165,13 @@ kind!(Deed, "test/deed", (), DeedInput, LogOutput, |this, ctx, input| {
     let name = &input.name;
     let first: u32 = ctx
         .memo("first", || async {
-            this.world.add(format!("memo {run} {name}"));
+            this.world.call(format!("memo {run} {name}"));
             Ok(7)
         })
         .await?;
     let paid: u32 = ctx
         .spend("paid", Spend { usd: UsdMicros(100), tokens: 10 }, || async {
-            this.world.add(format!("paid {run} {name}"));
+            this.world.call(format!("paid {run} {name}"));
             Ok((35, Spend { usd: UsdMicros(60), tokens: 6 }))
         })
         .await?;
@@ -207,7 +188,7 @@ kind!(Deed, "test/deed", (), DeedInput, LogOutput, |this, ctx, input| {
                 })
             },
             || async {
-                this.world.add(mark.clone());
+                this.world.effect(mark.clone());
                 Ok(true)
             },
         )
@@ -229,7 +210,7 @@ kind!(Doubt, "test/doubt", DoubtConfig, Nothing, LogOutput, |this, ctx, _input| 
             json!({ "letter": "to Ada" }),
             || async { Ok(Probe::InDoubt("the post office does not say".to_owned())) },
             || async {
-                let count = this.world.add("letters");
+                let count = this.world.call("letters");
                 if count <= this.config.lost {
                     return Err(Failure::retryable("io", "the line broke").into());
                 }
@@ -249,7 +230,7 @@ pub(crate) struct Choice {
 kind!(AskTwice, "test/ask_twice", (), Nothing, LogOutput, |this, ctx, _input| {
     let one: Choice = ctx.ask("one", Ask::choice(Reason::Decision, "One?", &["a", "b"])).await?;
     ctx.memo("between", || async {
-        this.world.add("between");
+        this.world.call("between");
         Ok(())
     })
     .await?;

@@ -16,7 +16,7 @@ use swarm_graph::registry::Registry;
 use swarm_graph::store::sqlite::{Options, SqliteStore};
 use swarm_graph::testkit::{Death, MortalStore, VirtualClock};
 
-use crate::rig::{Rig, World, graph_named, id, output, registry};
+use crate::rig::{Rig, World, all, graph_named, id, output, registry};
 
 fn graphs(registry: &Registry) -> Vec<swarm_graph::graph::Graph> {
     vec![
@@ -89,7 +89,7 @@ async fn makes_a_file_of_the_present_schema() {
     let dying = self::rig(mortal.clone(), &world);
     dying.start("died", "asks", json!({})).await.unwrap();
     dying.work().await.unwrap_err();
-    assert!(mortal.is_dead() && world.count("effect died died") == 1, "{:?}", world.all(""));
+    assert!(mortal.is_dead() && world.count("effect died died") == 1, "{:?}", all(&world, ""));
     rig.start("fresh", "asks", json!({})).await.unwrap();
     store.close().await;
     assert!(file.exists());
@@ -104,7 +104,7 @@ async fn runs_of_schema_1_go_on() {
     let store = open(&file).await;
     let world = World::default();
     // The world outside has not forgotten what the dead process did.
-    world.add("effect died died");
+    world.effect("effect died died");
     let registry = registry(&world);
     let later = VirtualClock::at(Timestamp(1_800_000_060_000));
     let rig = Rig::on_clock(store.clone(), graphs(&registry), registry, later);
@@ -126,7 +126,7 @@ async fn runs_of_schema_1_go_on() {
         assert_eq!(status, RunStatus::Succeeded, "{run}");
     }
     // What the old program had done and journaled is not done again.
-    insta::assert_snapshot!(format!("{:?}", world.all("effect")), @r#"{"effect died died": 1, "effect fresh fresh": 1}"#);
-    insta::assert_snapshot!(format!("{:?}", world.all("paid")), @r#"{"paid fresh fresh": 1}"#);
+    insta::assert_snapshot!(format!("{:?}", all(&world, "effect")), @r#"{"effect died died": 1, "effect fresh fresh": 1}"#);
+    insta::assert_snapshot!(format!("{:?}", all(&world, "paid")), @r#"{"paid fresh fresh": 1}"#);
     assert_eq!(output(&rig.run("half").await)["log"], json!(["half 42 true", "b", "a", "last"]));
 }
