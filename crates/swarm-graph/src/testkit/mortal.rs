@@ -48,7 +48,11 @@ pub struct MortalStore {
     /// With a stalling store: how far it has come.
     stall: Option<watch::Sender<Stall>>,
     jitter: Option<SeededEntropy>,
+    /// Told of each commit that was written.
+    observer: Option<Observer>,
 }
+
+type Observer = Box<dyn Fn(&Commit) + Send + Sync>;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Stall {
@@ -70,7 +74,7 @@ impl MortalStore {
     /// A mortal front of `inner`.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, death: Death) -> Self {
-        Self { inner, death, writes: AtomicU64::new(0), stall: None, jitter: None }
+        Self { inner, death, writes: AtomicU64::new(0), stall: None, jitter: None, observer: None }
     }
 
     /// Stalls at its moment instead of dying, until [`wake`](Self::wake).
@@ -85,6 +89,14 @@ impl MortalStore {
     #[must_use]
     pub fn jittered(mut self, entropy: SeededEntropy) -> Self {
         self.jitter = Some(entropy);
+        self
+    }
+
+    /// Tells of each commit, once it is written and before anyone else hears of it: a moment at
+    /// which a test may drain or halt its worker.
+    #[must_use]
+    pub fn observed(mut self, observer: impl Fn(&Commit) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Box::new(observer));
         self
     }
 
@@ -238,7 +250,12 @@ impl Commits for MortalStore {
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed> {
-        self.write(self.inner.commit(commit)).await?
+        let Some(observer) = &self.observer else {
+            return self.write(self.inner.commit(commit)).await?;
+        };
+        let committed = self.write(self.inner.commit(commit.clone())).await??;
+        observer(&commit);
+        Ok(committed)
     }
 
     async fn raise_limit(&self, run: &RunId, limit: Limit, at: Timestamp) -> Result<Limit> {

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use swarm_core::escalation::{Answerer, Ask, Block, BlockStatus, Reason};
+use swarm_core::event::{Event, EventKind};
 use swarm_core::failure::Failure;
 use swarm_core::id::{BlockId, QueueName, RunId, WorkerId};
 use swarm_core::port::store::{RunFilter, Store};
@@ -23,7 +24,7 @@ use swarm_graph::library::Library;
 use swarm_graph::node::{Node, NodeContext, NodeError, Probe};
 use swarm_graph::registry::Registry;
 pub(crate) use swarm_graph::testkit::World;
-use swarm_graph::testkit::{SeededEntropy, VirtualClock};
+use swarm_graph::testkit::{Death, MortalStore, SeededEntropy, VirtualClock};
 
 /// What happened in a world, effects and calls, whose names begin so.
 pub(crate) fn all(world: &World, prefix: &str) -> BTreeMap<String, u32> {
@@ -276,6 +277,28 @@ pub(crate) struct Rig {
     pub(crate) engine: Engine,
     pub(crate) store: Arc<dyn Store>,
     worker: WorkerId,
+    library: Arc<Library>,
+    clock: VirtualClock,
+}
+
+/// Whether these are the tests of `tests/suspended`: there, work on a run is handed back after
+/// every superstep, and a new engine goes on from what is stored.
+fn suspends() -> bool {
+    module_path!().starts_with("suspended::")
+}
+
+/// A worker that hands its run back at the first commit that leaves something to do.
+fn suspending(store: Arc<dyn Store>) -> (Arc<dyn Store>, Control) {
+    let control = Control::default();
+    let drain = control.drain.clone();
+    let front = MortalStore::new(store, Death::Never).observed(move |commit| {
+        // Not when it only waits for a moment: it would be handed round without end.
+        let has_moved = commit.checkpoint.is_some() || !commit.steps.is_empty();
+        if has_moved && commit.release.is_none() {
+            drain.cancel();
+        }
+    });
+    (Arc::new(front), control)
 }
 
 impl Rig {
@@ -292,8 +315,9 @@ impl Rig {
     ) -> Self {
         let library = graphs.into_iter().fold(Library::new(registry), Library::with);
         let entropy = Arc::new(SeededEntropy::new(1));
-        let engine = Engine::new(store.clone(), Arc::new(clock), entropy, Arc::new(library));
-        Self { engine, store, worker: WorkerId::new("tester").unwrap() }
+        let library = Arc::new(library);
+        let engine = Engine::new(store.clone(), Arc::new(clock), entropy, library.clone());
+        Self { engine, store, worker: WorkerId::new("tester").unwrap(), library, clock }
     }
 
     pub(crate) async fn start(&self, run: &str, graph: &str, input: Value) -> Result<bool, Error> {
@@ -303,12 +327,26 @@ impl Rig {
     /// Claims and works until nothing is claimable; returns how the last work ended.
     pub(crate) async fn work(&self) -> Result<Option<Driven>, Error> {
         let mut last = None;
-        while let Some(claim) =
-            self.engine.claim_next(&self.worker, &[QueueName::new("default").unwrap()]).await?
-        {
-            last = Some(self.engine.drive(claim, Control::default()).await?);
+        let queues = [QueueName::new("default").unwrap()];
+        let (mut engine, mut control) = self.fresh();
+        let mut claims = 0;
+        while let Some(claim) = engine.claim_next(&self.worker, &queues).await? {
+            last = Some(engine.drive(claim, control.clone()).await?);
+            (engine, control) = self.fresh();
+            claims += 1;
+            assert!(claims < 10_000, "it is claimed without end");
         }
         Ok(last)
+    }
+
+    /// What works on the next claim: the one engine, or a new one that soon hands back.
+    fn fresh(&self) -> (Engine, Control) {
+        if !suspends() {
+            return (self.engine.clone(), Control::default());
+        }
+        let (store, control) = suspending(self.store.clone());
+        let entropy = Arc::new(SeededEntropy::new(1));
+        (Engine::new(store, Arc::new(self.clock), entropy, self.library.clone()), control)
     }
 
     /// Starts a run of `main`, works until all rests, and returns its record.
@@ -332,8 +370,15 @@ impl Rig {
 
     pub(crate) async fn events(&self, run: &str) -> Vec<String> {
         let events = self.store.events(&id(run), 0, 0).await.unwrap();
+        let mut is_suspended = false;
+        let is_told = |event: &Event| {
+            let was_suspended = std::mem::replace(&mut is_suspended, false);
+            is_suspended = suspends() && event.kind == EventKind::RUN_RELEASED;
+            !is_suspended && !(was_suspended && event.kind == EventKind::RUN_CLAIMED)
+        };
         events
             .into_iter()
+            .filter(is_told)
             .map(|event| match event.step {
                 Some(step) => format!("{} {step}", event.kind),
                 None => event.kind.to_string(),
