@@ -9,11 +9,14 @@
 //! - [`live`] runs a process until it crashes at one of [`CRASH_POINTS`]: the instructions of the
 //!   engine after which something may be half done, finer than writes.
 //! - [`ManualClock`] stands still until it is told, for stores that need real time themselves.
+//! - `postgres::Server` (feature `postgres`) is a real server for the time of the tests.
 
 mod clock;
 mod crash;
 mod everywhere;
 mod mortal;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod world;
 
 pub use self::clock::{ManualClock, SeededEntropy, VirtualClock};

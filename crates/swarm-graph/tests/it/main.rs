@@ -15,6 +15,7 @@ mod loading;
 mod migrate;
 mod pages;
 mod patience;
+mod pg;
 mod race;
 mod rig;
 mod shop;

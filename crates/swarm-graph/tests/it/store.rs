@@ -10,6 +10,7 @@ use swarm_core::id::RunId;
 use swarm_core::port::store::Store;
 use swarm_graph::store::conformance::{self, CLAUSES, COMBINATIONS, Ground, Report, peers};
 use swarm_graph::store::memory::MemoryStore;
+use swarm_graph::store::postgres::PostgresStore;
 use swarm_graph::store::sqlite::{Options, SqliteStore, Synchronous};
 use tempfile::TempDir;
 
@@ -63,6 +64,38 @@ impl Ground for Sqlite {
     }
 }
 
+/// A schema of its own for each clause.
+struct Postgres {
+    url: String,
+    options: swarm_graph::store::postgres::Options,
+    store: PostgresStore,
+}
+
+impl Postgres {
+    async fn fresh(url: &str, schema: &str) -> Self {
+        let options = crate::pg::options(schema);
+        let store = PostgresStore::open(url, options.clone()).await.unwrap();
+        Self { url: url.to_owned(), options, store }
+    }
+}
+
+#[async_trait]
+impl Ground for Postgres {
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::new(self.store.clone())
+    }
+
+    async fn reopen(&mut self) -> bool {
+        self.store.close().await;
+        self.store = PostgresStore::open(&self.url, self.options.clone()).await.unwrap();
+        true
+    }
+
+    async fn set_checkpoint_format(&self, run: &RunId, format: u16) {
+        self.store.set_checkpoint_format(run, format).await.unwrap();
+    }
+}
+
 #[expect(clippy::print_stdout, reason = "a suite says how much of it ran")]
 fn assert_conforms(report: &Report, does_not_apply: &[&str]) {
     println!("{report}");
@@ -104,6 +137,19 @@ async fn sqlite_keeps_every_clause_without_syncing_each_commit() {
     let options = Options { synchronous: Synchronous::Normal, ..Options::default() };
     let report = conformance::check(async || {
         Box::new(Sqlite::fresh(options.clone()).await) as Box<dyn Ground>
+    })
+    .await;
+    assert_conforms(&report, &[]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_keeps_every_clause() {
+    let server = crate::pg::shared();
+    let url = server.database().await.unwrap();
+    let number = std::sync::atomic::AtomicU32::new(0);
+    let report = conformance::check(async || {
+        let number = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Box::new(Postgres::fresh(&url, &format!("clause_{number}")).await) as Box<dyn Ground>
     })
     .await;
     assert_conforms(&report, &[]);
