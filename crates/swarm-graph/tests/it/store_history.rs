@@ -1,6 +1,6 @@
 //! A random history reads the same on every store.
 //!
-//! Each operation goes to both stores, with the same ids, moments and mistakes; each must say the
+//! Each operation goes to all stores, with the same ids, moments and mistakes; each must say the
 //! same, and at the end all that can be read must be the same. The memory store is the simple
 //! one: where they differ, suspect SQL first.
 
@@ -32,6 +32,7 @@ use swarm_core::spend::{Spend, UsdMicros};
 use swarm_core::time::Timestamp;
 use swarm_graph::store::conformance::everything;
 use swarm_graph::store::memory::MemoryStore;
+use swarm_graph::store::postgres::PostgresStore;
 use swarm_graph::store::sqlite::{Options, SqliteStore, Synchronous};
 
 const RUNS: u8 = 5;
@@ -569,7 +570,10 @@ fn opening() -> Vec<Op> {
 }
 
 /// Returns how many operations of each kind were done.
-async fn compare(history: &[Op]) -> Result<BTreeMap<&'static str, u32>, TestCaseError> {
+async fn compare(
+    history: &[Op],
+    postgres: &PostgresStore,
+) -> Result<BTreeMap<&'static str, u32>, TestCaseError> {
     let directory = tempfile::TempDir::new().unwrap();
     let options = Options { synchronous: Synchronous::Normal, ..Options::default() };
     let sqlite = SqliteStore::open(directory.path().join("swarm.db"), options).await.unwrap();
@@ -579,17 +583,20 @@ async fn compare(history: &[Op]) -> Result<BTreeMap<&'static str, u32>, TestCase
         let simple = send(op, &world, &memory).await;
         let durable = send(op, &world, &sqlite).await;
         prop_assert_eq!(&durable.words, &simple.words, "operation {}: {:?}", n, op);
+        let remote = send(op, &world, postgres).await;
+        prop_assert_eq!(&remote.words, &simple.words, "on PostgreSQL, operation {}: {:?}", n, op);
         world.epochs.extend(simple.claimed);
         if simple.words.starts_with("Ok") {
             *world.done.entry(op.kind()).or_default() += 1;
         }
     }
-    let (durable, simple) = (everything(&sqlite).await, everything(&memory).await);
-    let (durable, simple) = (durable.unwrap(), simple.unwrap());
-    for (durable, simple) in durable.lines().zip(simple.lines()) {
-        prop_assert_eq!(durable, simple);
+    let simple = everything(&memory).await.unwrap();
+    for durable in [everything(&sqlite).await.unwrap(), everything(postgres).await.unwrap()] {
+        for (durable, simple) in durable.lines().zip(simple.lines()) {
+            prop_assert_eq!(durable, simple);
+        }
+        prop_assert_eq!(durable.lines().count(), simple.lines().count());
     }
-    prop_assert_eq!(durable.lines().count(), simple.lines().count());
     sqlite.close().await;
     Ok(world.done)
 }
@@ -610,16 +617,27 @@ fn seed() -> [u8; 32] {
 }
 
 #[test]
-fn a_random_history_reads_the_same_in_memory_and_in_sqlite() {
+fn a_random_history_reads_the_same_on_every_store() {
     let seed = seed();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let server = crate::pg::shared();
+    let url = runtime.block_on(server.database()).unwrap();
+    let number = std::cell::Cell::new(0);
     let config = Config { cases: 48, failure_persistence: None, ..Config::default() };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
     let done = RefCell::new(BTreeMap::<_, u32>::new());
     let result = TestRunner::new_with_rng(config, rng).run(&vec(op(), 30..120), |history| {
         let history = [opening(), history].concat();
-        for (kind, times) in runtime.block_on(compare(&history))? {
+        number.set(number.get() + 1);
+        let options = crate::pg::options(&format!("history_{}", number.get()));
+        let done_now = runtime.block_on(async {
+            let postgres = PostgresStore::open(&url, options).await.unwrap();
+            let done = compare(&history, &postgres).await;
+            postgres.close().await;
+            done
+        });
+        for (kind, times) in done_now? {
             *done.borrow_mut().entry(kind).or_default() += times;
         }
         Ok(())
