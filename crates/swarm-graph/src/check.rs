@@ -6,6 +6,7 @@
 
 mod bundle;
 mod flow;
+mod information;
 mod node;
 pub(crate) mod parallel;
 mod policies;
@@ -30,6 +31,8 @@ use crate::registry::Registry;
 use crate::spec::read::Read as _;
 use crate::spec::yaml::{Span, Yaml, parse};
 use crate::spec::{DSL, GraphSpec};
+
+use self::information::Summary;
 
 /// The most nodes of a graph.
 pub const NODES_MAX: usize = 2_000;
@@ -120,15 +123,18 @@ pub fn load_all(
     paths: &[&str],
     registry: &Registry,
 ) -> Vec<Result<Graph, Defects>> {
-    let mut known = Signatures::new();
-    for path in paths {
-        let (name, signature) = match load(sources, path, registry) {
-            Ok(graph) => (Some(graph.name.to_string()), Some(Signature::of(&graph))),
-            // A graph with defects still has a name.
-            Err(_) => (name_of(sources, path), None),
-        };
-        if let Some(name) = name {
-            known.entry(name).or_insert_with(|| ((*path).to_owned(), signature));
+    let alone: Vec<Option<Graph>> =
+        paths.iter().map(|path| load(sources, path, registry).ok()).collect();
+    let mut others = Others {
+        signatures: Signatures::new(),
+        summaries: information::summaries(alone.iter().flatten(), registry),
+    };
+    for (path, graph) in paths.iter().zip(&alone) {
+        // A graph with defects still has a name.
+        let name = graph.as_ref().map(|graph| graph.name.to_string());
+        if let Some(name) = name.or_else(|| name_of(sources, path)) {
+            let signature = || ((*path).to_owned(), graph.as_ref().map(Signature::of));
+            others.signatures.entry(name).or_insert_with(signature);
         }
     }
     paths
@@ -136,7 +142,7 @@ pub fn load_all(
         .map(|path| {
             let mut report = Report::default();
             match sources.read(path) {
-                Ok(text) => check(sources, path, &text, registry, Some(&known), report),
+                Ok(text) => check(sources, path, &text, registry, Some(&others), report),
                 Err(why) => Err(unreadable(&mut report, path, &why)),
             }
         })
@@ -168,6 +174,12 @@ impl Signature {
     }
 }
 
+/// What is known of the graphs that are loaded together.
+struct Others {
+    signatures: Signatures,
+    summaries: BTreeMap<String, Summary>,
+}
+
 /// The graphs there are by name, each with its file; no signature for one that has defects.
 type Signatures = BTreeMap<String, (String, Option<Signature>)>;
 
@@ -191,13 +203,16 @@ fn check(
     path: &str,
     text: &str,
     registry: &Registry,
-    graphs: Option<&Signatures>,
+    others: Option<&Others>,
     mut report: Report,
 ) -> Result<Graph, Defects> {
     let file = report.add_file(path, text);
     let draft = match parse(text, file) {
         Ok(tree) => GraphSpec::read(&tree, &mut report).and_then(|spec| {
-            Checker { sources, path, registry, graphs, report: &mut report }.graph(&tree, &spec)
+            let summaries = others.map(|others| &others.summaries);
+            let graphs = others.map(|others| &others.signatures);
+            let report = &mut report;
+            Checker { sources, path, registry, graphs, summaries, report }.graph(&tree, &spec)
         }),
         Err(error) => {
             report.error(Code::Syntax, error.at, error.message);
@@ -217,6 +232,8 @@ struct Checker<'c> {
     registry: &'c Registry,
     /// The graphs that `run` may name; `None`: any, because the others are not at hand.
     graphs: Option<&'c Signatures>,
+    /// What starting them means for the flow of information.
+    summaries: Option<&'c BTreeMap<String, Summary>>,
     report: &'c mut Report,
 }
 
@@ -268,11 +285,13 @@ impl Checker<'_> {
             spec.entry.as_ref().and_then(|entry| self.entry(&entry.value, entry.at, &place));
         let (topology, races, together) = self.flow(&drafts, entry, limits, &state);
         let bundle = bundle::bundle(tree, &policies);
+        let places: Vec<Span> = drafts.iter().map(|draft| draft.at).collect();
         let nodes: Option<IndexMap<NodeName, _>> = drafts
             .into_iter()
             .map(|draft| draft.into_node().map(|node| (node.name.clone(), node)))
             .collect();
         let nodes = nodes?;
+        self.information(&nodes, &places, entry?, &topology, &together);
         Some(Graph {
             name: name?,
             version: version?,

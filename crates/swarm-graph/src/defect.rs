@@ -145,6 +145,10 @@ codes! {
     JoinNeverMet = "join-never-met",
     /// A race without rivals, or one whose lines cannot be told apart.
     BadRace = "bad-race",
+    /// A way on which text of strangers, a secret and a way out meet, and no person stands between.
+    UnguardedFlow = "unguarded-flow",
+    /// An effect that needs a person's leave, and a way to it that asks nobody.
+    EffectBeforeGate = "effect-before-gate",
     /// A node whose output goes nowhere.
     UnusedOutput = "unused-output",
     /// A route's `max` that a lower limit of the graph makes meaningless.

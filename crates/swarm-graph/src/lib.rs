@@ -122,6 +122,7 @@ pub mod expr;
 mod first;
 pub mod graph;
 mod heartbeat;
+pub mod information;
 pub mod library;
 pub mod live;
 pub mod migrate;

@@ -30,6 +30,7 @@ use swarm_core::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::first::First;
+use crate::information::Flow;
 use crate::live::Live;
 
 /// The code behind a node, found by its kind.
@@ -37,6 +38,10 @@ use crate::live::Live;
 pub trait Node: Send + Sync + 'static {
     /// The name that `uses:` gives, such as `swarm/plan`.
     const KIND: &'static str;
+
+    /// What it does with information; the loader refuses graphs in which that could let a secret
+    /// out, or acts without a person's leave.
+    const FLOW: Flow = Flow::NONE;
 
     /// What `config:` holds; decoded when the graph is loaded.
     type Config: DeserializeOwned + JsonSchema + Send;

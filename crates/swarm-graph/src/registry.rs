@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 use swarm_core::failure::Failure;
 
+use crate::information::Flow;
 use crate::node::{Node, NodeContext, NodeError};
 
 /// A node whose types are only known as schemas.
@@ -55,6 +56,8 @@ pub struct Kind {
     pub input_schema: Value,
     /// The schema of what it returns.
     pub output_schema: Value,
+    /// What it does with information.
+    pub flow: Flow,
     build: Arc<Build>,
 }
 
@@ -117,6 +120,7 @@ impl Registry {
             config_schema: schema_of::<N::Config>(),
             input_schema: schema_of::<N::Input>(),
             output_schema: schema_of::<N::Output>(),
+            flow: N::FLOW,
             build: Arc::new(build),
         };
         self.kinds.insert(N::KIND, kind);

@@ -83,7 +83,7 @@ fn a_graph_with_ten_mistakes_is_refused_once_naming_all_ten() {
        |
     19 |     uses: shop/lok
        |           ^^^^^^^^
-       = help: perhaps `shop/look`; known: shop/judge, shop/look, shop/plan, shop/report, shop/say
+       = help: perhaps `shop/look`; known: shop/accounts, shop/judge, shop/look, shop/plan, shop/read_mail, shop/refund, shop/report, shop/say, shop/send
 
     error[unbounded-cycle]: the cycle plan → look → plan has no bound
       --> g.yaml:20:11
@@ -130,7 +130,7 @@ fn names_that_nothing_has_are_refused_with_the_nearest_one() {
   end: { uses: shop/judge, when_all: [ mid, strat ], next: $end }
 "#;
     insta::assert_snapshot!(nodes(text.trim_start_matches('\n')), @r"
-    unknown-kind 13:18 no node kind named `shop/jugde` is registered (perhaps `shop/judge`; known: shop/judge, shop/look, shop/plan, shop/report, shop/say)
+    unknown-kind 13:18 no node kind named `shop/jugde` is registered (perhaps `shop/judge`; known: shop/accounts, shop/judge, shop/look, shop/plan, shop/read_mail, shop/refund, shop/report, shop/say, shop/send)
     unknown-node 13:38 no node named `ende` (perhaps `end`; known: $end, end, mid, start)
     join-never-met 13:38 `start` leads to the join `end`, which does not wait for it (add `start` to its `when_all`)
     key-clash 13:44 `$end` beside other targets does nothing: the run ends when all have

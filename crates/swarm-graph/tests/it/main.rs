@@ -10,6 +10,7 @@ mod engine;
 mod error_pages;
 mod expressions;
 mod hostile;
+mod information;
 mod linking;
 mod loading;
 mod migrate;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use swarm_graph::check::{self, Memory};
 use swarm_graph::defect::{Defects, Severity};
 use swarm_graph::graph::Graph;
+use swarm_graph::information::Flow;
 use swarm_graph::node::{Node, NodeContext, NodeError};
 use swarm_graph::registry::Registry;
 
@@ -68,12 +69,13 @@ pub(crate) enum Choice {
 }
 
 macro_rules! kinds {
-    ($($name:ident: $kind:literal, $config:ty, $input:ty, $output:ty;)*) => {$(
+    ($($name:ident: $kind:literal, $config:ty, $input:ty, $output:ty $(, $flow:ident)?;)*) => {$(
         struct $name;
 
         #[async_trait]
         impl Node for $name {
             const KIND: &'static str = $kind;
+            $(const FLOW: Flow = Flow { $flow: true, ..Flow::NONE };)?
             type Config = $config;
             type Input = $input;
             type Output = $output;
@@ -145,6 +147,10 @@ kinds! {
     Say: "shop/say", Nothing, Nothing, Said;
     Judge: "shop/judge", Nothing, Nothing, Judged;
     Report: "shop/report", Nothing, Nothing, Empty;
+    ReadMail: "shop/read_mail", Nothing, Nothing, Empty, reads_untrusted;
+    Accounts: "shop/accounts", Nothing, Nothing, Empty, reads_secret;
+    Send: "shop/send", Nothing, Nothing, Empty, sends_out;
+    Refund: "shop/refund", Nothing, Nothing, Empty, needs_gate;
 }
 
 pub(crate) fn registry() -> Registry {
@@ -159,6 +165,10 @@ pub(crate) fn registry() -> Registry {
         .node(|_: Nothing| Ok(Say))
         .node(|_: Nothing| Ok(Judge))
         .node(|_: Nothing| Ok(Report))
+        .node(|_: Nothing| Ok(ReadMail))
+        .node(|_: Nothing| Ok(Accounts))
+        .node(|_: Nothing| Ok(Send))
+        .node(|_: Nothing| Ok(Refund))
         .ty::<ShopState>("ShopState")
         .ty_without_default::<ShopInput>("ShopInput")
         .ty_without_default::<Verdict>("Verdict")

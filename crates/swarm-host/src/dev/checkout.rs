@@ -12,6 +12,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use swarm_core::failure::Failure;
 use swarm_core::port::forge::{RepoId, Sha};
+use swarm_graph::information::Flow;
 use swarm_graph::node::{Node, NodeContext, NodeError};
 use swarm_tools::git::{Mirror, TreeId};
 
@@ -85,6 +86,7 @@ impl Checkout {
 #[async_trait]
 impl Node for Checkout {
     const KIND: &'static str = "swarm/checkout";
+    const FLOW: Flow = Flow { reads_untrusted: true, ..Flow::NONE };
     type Config = CheckoutConfig;
     type Input = CheckoutInput;
     type Output = CheckoutOutput;

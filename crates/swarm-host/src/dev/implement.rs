@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use swarm_core::failure::Failure;
 use swarm_core::port::forge::RepoId;
+use swarm_graph::information::Flow;
 use swarm_graph::node::{Node, NodeContext, NodeError};
 use swarm_tools::checks::{Check, Kind, Outcome, Report};
 use swarm_tools::git::TreeId;
@@ -133,6 +134,7 @@ impl Implement {
 #[async_trait]
 impl Node for Implement {
     const KIND: &'static str = "swarm/implement";
+    const FLOW: Flow = Flow { reads_untrusted: true, ..Flow::NONE };
     type Config = ImplementConfig;
     type Input = ImplementInput;
     type Output = ImplementOutput;

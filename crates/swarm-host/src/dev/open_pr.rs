@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use swarm_core::port::forge::{NewPullRequest, PullRequest, PullState, RepoId, Sha};
+use swarm_graph::information::Flow;
 use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError, Probe};
 
 use super::Finished;
@@ -84,6 +85,7 @@ impl From<PullRequest> for Opened {
 #[async_trait]
 impl Node for OpenPr {
     const KIND: &'static str = "swarm/open_pr";
+    const FLOW: Flow = Flow { sends_out: true, ..Flow::NONE };
     type Config = NoConfig;
     type Input = OpenPrInput;
     type Output = OpenPrOutput;

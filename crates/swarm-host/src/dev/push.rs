@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use swarm_core::failure::Failure;
 use swarm_core::port::forge::{RepoId, Sha};
+use swarm_graph::information::Flow;
 use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError, Probe};
 
 use crate::handover::{Change, Desk};
@@ -49,6 +50,7 @@ impl Push {
 #[async_trait]
 impl Node for Push {
     const KIND: &'static str = "swarm/push";
+    const FLOW: Flow = Flow { sends_out: true, ..Flow::NONE };
     type Config = NoConfig;
     type Input = PushInput;
     type Output = PushOutput;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use swarm_core::escalation::{Ask, Block, Reason, Request, render};
 use swarm_core::id::{BlockId, RunId, StepId};
+use swarm_graph::information::Flow;
 use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError};
 
 use super::WorkerSignal;
@@ -57,6 +58,7 @@ struct Payload {
 #[async_trait]
 impl Node for Escalate {
     const KIND: &'static str = "swarm/escalate";
+    const FLOW: Flow = Flow { sends_out: true, ..Flow::NONE };
     type Config = NoConfig;
     type Input = EscalateInput;
     type Output = EscalateOutput;

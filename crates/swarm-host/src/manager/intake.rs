@@ -12,6 +12,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use swarm_core::failure::Failure;
 use swarm_core::port::forge::{Actor, Issue as Found, NewIssue, Permission, RepoId};
+use swarm_graph::information::Flow;
 use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError, Probe};
 
 use crate::agent::clip;
@@ -51,6 +52,7 @@ impl Intake {
 #[async_trait]
 impl Node for Intake {
     const KIND: &'static str = "swarm/intake";
+    const FLOW: Flow = Flow { reads_untrusted: true, ..Flow::NONE };
     type Config = NoConfig;
     type Input = IntakeInput;
     type Output = IntakeOutput;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use swarm_core::failure::{Failure, Remedy};
 use swarm_core::port::forge::Sha;
+use swarm_graph::information::Flow;
 use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError};
 
 use super::{ManagerOutput, Outcome, TrackedTask};
@@ -58,6 +59,7 @@ impl Report {
 #[async_trait]
 impl Node for Report {
     const KIND: &'static str = "swarm/report";
+    const FLOW: Flow = Flow { sends_out: true, ..Flow::NONE };
     type Config = NoConfig;
     type Input = ReportInput;
     type Output = ReportOutput;

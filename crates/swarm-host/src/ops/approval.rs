@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use swarm_core::escalation::{Answerer, Ask, Reason};
 use swarm_core::port::forge::{self, Actor, NewReview, PullRequest, RepoId, Sha, Verdict};
+use swarm_graph::information::Flow;
 use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError, Probe};
 
 use crate::agent::clip;
@@ -77,6 +78,7 @@ impl Approval {
 #[async_trait]
 impl Node for Approval {
     const KIND: &'static str = "swarm/approval";
+    const FLOW: Flow = Flow { asks_person: true, ..Flow::NONE };
     type Config = NoConfig;
     type Input = ApprovalInput;
     type Output = ApprovalOutput;

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use swarm_core::failure::Failure;
+use swarm_graph::information::Flow;
 use swarm_graph::node::{Node, NodeContext, NodeError};
 use swarm_tools::checks::{Outcome, Report};
 
@@ -111,6 +112,7 @@ impl Review {
 #[async_trait]
 impl Node for Review {
     const KIND: &'static str = "swarm/review";
+    const FLOW: Flow = Flow { reads_untrusted: true, ..Flow::NONE };
     type Config = ReviewConfig;
     type Input = ReviewInput;
     type Output = ReviewNodeOutput;

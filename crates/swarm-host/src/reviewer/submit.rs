@@ -14,6 +14,7 @@ use serde_json::json;
 use swarm_core::diff::Diff;
 use swarm_core::failure::Failure;
 use swarm_core::port::forge::{CheckState, LineComment, NewReview, NewStatus, RepoId, Verdict};
+use swarm_graph::information::Flow;
 use swarm_graph::node::{NoConfig, Node, NodeContext, NodeError, Probe};
 use swarm_tools::checks::{Kind, Outcome, Report};
 
@@ -67,6 +68,7 @@ impl Submit {
 #[async_trait]
 impl Node for Submit {
     const KIND: &'static str = "swarm/submit_review";
+    const FLOW: Flow = Flow { sends_out: true, ..Flow::NONE };
     type Config = NoConfig;
     type Input = SubmitInput;
     type Output = SubmitOutput;
