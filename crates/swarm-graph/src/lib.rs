@@ -67,6 +67,7 @@
 //!   [`registry`] gives nodes, types and reducers the names that graphs use.
 //! - [`engine`] starts, drives, answers, signals and cancels runs; [`worker`] serves queues with
 //!   many at once; [`live`] is what happens, as it happens.
+//! - [`replay`] plans a recorded run again and says where it would go another way today.
 //! - [`diff`] compares two versions of a graph; [`migrate`] moves live runs to another one.
 //! - [`store`] keeps it all: in memory, or in SQLite. Its port is
 //!   [`swarm_core::port::store::Store`], and a conformance suite comes with it.
@@ -128,9 +129,12 @@ pub mod live;
 pub mod migrate;
 pub mod node;
 mod plan;
+#[cfg(test)]
+mod properties;
 mod question;
 mod race;
 pub mod registry;
+pub mod replay;
 mod resume;
 pub mod schema;
 mod settle;

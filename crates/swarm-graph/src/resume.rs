@@ -16,7 +16,7 @@ use swarm_core::run::RunStatus;
 use swarm_core::time::Timestamp;
 
 use crate::explain;
-use crate::graph::{Graph, Work};
+use crate::graph::{Gate, Graph, Work};
 use crate::plan::{self, Ending};
 use crate::signal::matches_name;
 
@@ -176,7 +176,7 @@ fn find(cursor: &Cursor, matches: impl Fn(&Phase) -> bool) -> Option<Activation>
     cursor.active.iter().find(|activation| matches(&activation.phase)).cloned()
 }
 
-fn child_ending(
+pub(crate) fn child_ending(
     run: &str,
     status: RunStatus,
     output: Option<Arc<Value>>,
@@ -232,11 +232,7 @@ fn patience(graph: &Graph, cursor: &mut Cursor, now: Timestamp, taken: &mut Take
         };
         let data = json!({ "id": blocks.first() });
         if is_over(patience.expires_at) {
-            let message = format!(
-                "nobody answered within {}",
-                explain::time(gate.expires.unwrap_or_default())
-            );
-            let ending = StepEnding::Failed(Failure::fatal("expired", message));
+            let ending = expired(gate);
             cursor.patience.remove(&step);
             taken.events.push(NewEvent::step(EventKind::QUESTION_EXPIRED, &step, data));
             taken.expired.extend(blocks.iter().cloned());
@@ -247,6 +243,13 @@ fn patience(graph: &Graph, cursor: &mut Cursor, now: Timestamp, taken: &mut Take
             taken.has_reminded = true;
         }
     }
+}
+
+/// How a gate ends that nobody answered in time.
+pub(crate) fn expired(gate: &Gate) -> StepEnding {
+    let message =
+        format!("nobody answered within {}", explain::time(gate.expires.unwrap_or_default()));
+    StepEnding::Failed(Failure::fatal("expired", message))
 }
 
 /// The activation of a step that waits for an answer.

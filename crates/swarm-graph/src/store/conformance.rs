@@ -106,6 +106,7 @@ clauses! {
     of_many_claimers_each_run_has_one_winner,
     a_clock_that_steps_back_frees_no_lease_and_breaks_no_order,
     claiming_an_unknown_run_is_an_error,
+    an_idle_run_is_claimed_even_while_it_waits,
     a_run_that_ended_is_never_claimed,
     a_stale_epoch_is_refused_by_every_write,
     a_claim_that_let_go_writes_no_more,

@@ -18,6 +18,7 @@ mod pages;
 mod patience;
 mod pg;
 mod race;
+mod replay;
 mod rig;
 mod shop;
 mod signals;

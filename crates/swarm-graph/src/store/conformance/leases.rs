@@ -114,6 +114,35 @@ pub async fn a_waiting_run_is_claimable_once_its_timer_is_due(ground: &mut dyn G
     Ok(Verdict::Held)
 }
 
+/// For a change that is not work, a run need not be claimable; but nobody may be at work on it.
+pub async fn an_idle_run_is_claimed_even_while_it_waits(ground: &mut dyn Ground) -> Outcome {
+    let store = ground.store();
+    let first = claimed(&*store, "r").await?;
+    let (id, w2) = (run("r"), worker("w2"));
+    assert!(store.claim_idle(&id, &w2, t(TTL_MS - 1), TTL).await?.is_none(), "it is at work");
+    store.commit(release(&first, waiting())).await?;
+    assert!(store.claim(&id, &w2, t(5), TTL).await?.is_none(), "it waits");
+    let idle = store.claim_idle(&id, &w2, t(5), TTL).await?.expect("nobody works on it");
+    assert_eq!((idle.run.status, idle.run.epoch), (RunStatus::Running, Epoch(2)));
+    assert_eq!(
+        (&idle.run.lease_owner, idle.run.lease_until),
+        (&Some(w2.clone()), Some(t(5 + TTL_MS)))
+    );
+    assert!(store.claim_idle(&id, &worker("w3"), t(6), TTL).await?.is_none(), "it is claimed");
+    let late = store.commit(commit(&first)).await;
+    assert!(matches!(late, Err(Error::Fenced { .. })), "{late:?}");
+    store.commit(release(&idle, Release::Ready)).await?;
+    let ready = store.claim_idle(&id, &w2, t(7), TTL).await?.expect("a ready run is idle, too");
+    let lost = store.claim_idle(&id, &worker("w3"), t(7 + TTL_MS), TTL).await?;
+    let lost = lost.expect("its lease has ended");
+    assert_eq!((ready.run.epoch, lost.run.epoch), (Epoch(3), Epoch(4)));
+    store.commit(release(&lost, succeeded(serde_json::json!(1)))).await?;
+    assert!(store.claim_idle(&id, &w2, t(1_000_000), TTL).await?.is_none(), "it has ended");
+    let unknown = store.claim_idle(&run("nobody"), &w2, t(8), TTL).await;
+    assert!(matches!(unknown, Err(Error::NotFound { .. })), "{unknown:?}");
+    Ok(Verdict::Held)
+}
+
 /// Claims race; runs are not shared.
 pub async fn of_many_claimers_each_run_has_one_winner(ground: &mut dyn Ground) -> Outcome {
     const RUNS: usize = 8;
