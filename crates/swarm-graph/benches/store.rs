@@ -10,9 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
 use serde_json::json;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _};
 use swarm_core::checkpoint::{Change, ChannelDelta, Cursor, StepEnding, StepRecord};
 use swarm_core::event::{EventKind, NewEvent};
 use swarm_core::id::{
@@ -34,27 +33,21 @@ const RUNS: u64 = 64;
 const EACH: u64 = 10;
 
 /// The least that a durable commit can be.
-async fn open_bare(file: &Path) -> Outcome<SqliteConnection> {
-    let options = SqliteConnectOptions::new()
-        .filename(file)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .disable_statement_logging();
-    let mut connection = options.connect().await?;
-    sqlx::query("CREATE TABLE rows (n INTEGER PRIMARY KEY, text TEXT)")
-        .execute(&mut connection)
-        .await?;
+fn open_bare(file: &Path) -> Outcome<Connection> {
+    let connection = Connection::open(file)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.execute("CREATE TABLE rows (n INTEGER PRIMARY KEY, text TEXT)", [])?;
     Ok(connection)
 }
 
 /// Commits per second of a bare connection.
-async fn bare(connection: &mut SqliteConnection) -> Outcome<f64> {
+fn bare(connection: &Connection) -> Outcome<f64> {
     let began = Instant::now();
     for _ in 0..COMMITS {
-        let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query("INSERT INTO rows (text) VALUES (?1)").bind("a row").execute(&mut *tx).await?;
-        tx.commit().await?;
+        for sql in ["BEGIN IMMEDIATE", "INSERT INTO rows (text) VALUES ('a row')", "COMMIT"] {
+            connection.prepare_cached(sql)?.execute([])?;
+        }
     }
     Ok(per_second(COMMITS, began.elapsed()))
 }
@@ -142,7 +135,7 @@ async fn together(store: &SqliteStore, claims: &[Claim], round: u64) -> Outcome<
 
 async fn measure() -> Outcome<()> {
     let directory = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR"))?;
-    let mut connection = open_bare(&directory.path().join("bare.db")).await?;
+    let connection = open_bare(&directory.path().join("bare.db"))?;
     let store = SqliteStore::open(directory.path().join("swarm.db"), Options::default()).await?;
     let claim = claimed(&store, "alone").await?;
     let mut claims = Vec::new();
@@ -151,12 +144,11 @@ async fn measure() -> Outcome<()> {
     }
     let (mut bares, mut alones, mut togethers) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        bares.push(bare(&mut connection).await?);
+        bares.push(bare(&connection)?);
         alones.push(alone(&store, &claim, round).await?);
         togethers.push(together(&store, &claims, round).await?);
     }
     store.close().await;
-    connection.close().await?;
     let bare = median(bares);
     let mut out = std::io::stdout().lock();
     writeln!(out, "bare insert, one writer: {bare:8.0} commits/s")?;

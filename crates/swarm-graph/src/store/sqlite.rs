@@ -1,37 +1,39 @@
 //! A store in one SQLite file: the default, and all that one machine needs.
 //!
-//! All writes of a process go through one task, `writer`, which puts those that wait into one
-//! transaction and one sync to disk; reads use a small pool beside it. Several processes may open
-//! the same file: each transaction takes SQLite's write lock before it reads what it decides on.
-//! The pool never writes, and the writer never reads for the sake of reading: keep it so.
+//! All writes of a process go through one thread, `writer`, which puts those that wait into one
+//! transaction and one sync to disk; reads use a few connections beside it. Several processes may
+//! open the same file: each transaction takes SQLite's write lock before it reads what it decides
+//! on. The readers never write, and the writer never reads for the sake of reading: keep it so.
 
 mod archive;
 mod checkpoint;
 mod claim;
 mod commit;
+#[cfg(feature = "testkit")]
+mod fault;
 mod history;
 mod journal;
 mod prune;
 mod question;
+mod readers;
 mod record;
 mod release;
 mod row;
 mod schema;
-mod script;
 mod signal;
+mod tx;
 mod writer;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
-};
 use swarm_core::port::store::{Error, Result};
 use thiserror::Error;
 
+use self::readers::Readers;
+use self::schema::Place;
+pub use self::schema::SchemaError;
+use self::tx::Tx;
 use self::writer::Writer;
 
 /// How a store is opened.
@@ -88,7 +90,7 @@ pub enum OpenError {
         path: PathBuf,
         /// What went wrong.
         #[source]
-        source: Box<sqlx::migrate::MigrateError>,
+        source: SchemaError,
     },
     /// The file cannot be opened or read.
     #[error("cannot open `{}` as a SQLite database", .path.display())]
@@ -97,7 +99,16 @@ pub enum OpenError {
         path: PathBuf,
         /// What SQLite says.
         #[source]
-        source: sqlx::Error,
+        source: rusqlite::Error,
+    },
+    /// The thread that writes cannot be started.
+    #[error("cannot start the thread that writes `{}`", .path.display())]
+    Thread {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
     },
 }
 
@@ -105,12 +116,12 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct SqliteStore {
     writer: Writer,
-    readers: SqlitePool,
+    readers: Readers,
 }
 
 impl SqliteStore {
     /// Opens a file, creates it if there is none, and brings its schema up to date. Needs a tokio
-    /// runtime, which then runs the writer.
+    /// runtime, whose threads for blocking work then read.
     ///
     /// # Errors
     /// [`OpenError`] says whether the file cannot be read, or is newer than this program.
@@ -119,23 +130,23 @@ impl SqliteStore {
         options: Options,
     ) -> std::result::Result<Self, OpenError> {
         let path = path.as_ref();
-        let connect = connect_options(path, &options);
-        let first = schema::prepare(path, &connect, options.busy_timeout).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(options.readers.max(1))
-            .test_before_acquire(false)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_lazy_with(connect.clone().pragma("query_only", "ON"));
-        let writer = Writer::start(first, connect, options.batch_max.max(1));
-        Ok(Self { writer, readers })
+        let place = Place::new(path, &options);
+        let first = {
+            let place = place.clone();
+            let opened = tokio::task::spawn_blocking(move || place.prepare()).await;
+            opened.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?
+        };
+        let thread = |source| OpenError::Thread { path: path.to_owned(), source };
+        let writer =
+            Writer::start(first, place.clone(), options.batch_max.max(1)).map_err(thread)?;
+        Ok(Self { writer, readers: Readers::new(place, options.readers.max(1)) })
     }
 
     /// Finishes the writes that wait and closes the file. Later calls fail. Without this, dropping
     /// the store does the same a moment later.
     pub async fn close(&self) {
-        self.writer.close().await;
         self.readers.close().await;
+        self.writer.close().await;
     }
 
     /// Pretends that the last checkpoint of a run was written in this format.
@@ -150,58 +161,51 @@ impl SqliteStore {
     ) -> Result<()> {
         let run = run.to_string();
         self.write(move |tx| {
-            Box::pin(async move {
-                sqlx::query("UPDATE runs SET checkpoint_format = ?2 WHERE id = ?1")
-                    .bind(&run)
-                    .bind(format)
-                    .execute(&mut *tx)
-                    .await?;
-                sqlx::query(
-                    "UPDATE checkpoints SET format = ?2 WHERE (run, seq) = \
-                     (SELECT seq, checkpoint_seq FROM runs WHERE id = ?1)",
-                )
-                .bind(&run)
-                .bind(format)
-                .execute(&mut *tx)
-                .await?;
-                Ok(())
-            })
+            tx.execute("UPDATE runs SET checkpoint_format = ?2 WHERE id = ?1", (&run, format))?;
+            tx.execute(
+                "UPDATE checkpoints SET format = ?2 WHERE (run, seq) = \
+                 (SELECT seq, checkpoint_seq FROM runs WHERE id = ?1)",
+                (&run, format),
+            )?;
+            Ok(())
         })
         .await
+    }
+
+    /// Lets the statement of this number (from 1, counted from now on) of the writer fail, once.
+    #[cfg(feature = "testkit")]
+    pub fn fail_at(&self, statement: u64) {
+        self.writer.faults.fail_at(statement);
     }
 
     /// Runs `work` in a transaction of the writer; `Ok` once that is durable.
     async fn write<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Done<T>> + Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Done<T> + Send + 'static,
     {
         self.writer.write(work).await
     }
+
+    /// Runs `work` in a transaction that only reads.
+    async fn read<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Done<T> + Send + 'static,
+    {
+        self.readers.read(work).await
+    }
 }
 
-fn connect_options(path: &Path, options: &Options) -> SqliteConnectOptions {
-    use sqlx::ConnectOptions as _;
-    SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(match options.synchronous {
-            Synchronous::Full => SqliteSynchronous::Full,
-            Synchronous::Normal => SqliteSynchronous::Normal,
-        })
-        .foreign_keys(true)
-        .busy_timeout(options.busy_timeout)
-        .pragma("cache_size", "-16000")
-        .statement_cache_capacity(256)
-        .disable_statement_logging()
+fn closed() -> Error {
+    Error::Backend("the store is closed".into())
 }
 
 /// Why a piece of work in a transaction stopped: a refusal of ours, or a failure of SQLite's.
 #[derive(Debug)]
 enum Fault {
     Store(Error),
-    Sql(sqlx::Error),
+    Sql(rusqlite::Error),
 }
 
 /// The result of work in a transaction.
@@ -213,8 +217,8 @@ impl From<Error> for Fault {
     }
 }
 
-impl From<sqlx::Error> for Fault {
-    fn from(error: sqlx::Error) -> Self {
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
         Self::Sql(error)
     }
 }

@@ -10,6 +10,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Poll, Waker};
 
 /// Every crash point.
@@ -38,6 +39,11 @@ pub const CRASH_POINTS: &[&str] = &[
     "answer:checked",
     "answer:stored",
     "signal:stored",
+    "sqlite:before-begin",
+    "sqlite:begun",
+    "sqlite:statement",
+    "sqlite:before-commit",
+    "sqlite:committed",
 ];
 
 /// Whether a crash point of this name is registered.
@@ -73,7 +79,7 @@ pub struct Life<T> {
     pub hits: BTreeMap<&'static str, u32>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Plan {
     crash: Option<(String, u32)>,
     hits: BTreeMap<&'static str, u32>,
@@ -82,49 +88,75 @@ struct Plan {
 }
 
 thread_local! {
-    static PLAN: RefCell<Option<Plan>> = const { RefCell::new(None) };
+    static LIFE: RefCell<Option<LifeHandle>> = const { RefCell::new(None) };
 }
 
 /// Runs a process until it returns, or until it reaches the crash point `crash.0` for the
 /// `crash.1`-th time (from 1), on this thread: there it stops for ever.
 pub async fn live<F: Future>(process: F, crash: Option<(&str, u32)>) -> Life<F::Output> {
     let crash = crash.map(|(point, hit)| (point.to_owned(), hit));
-    PLAN.set(Some(Plan { crash, ..Plan::default() }));
+    let plan = Plan { crash, ..Plan::default() };
+    let life = LifeHandle(Arc::new(Mutex::new(plan)));
+    LIFE.set(Some(life.clone()));
     let mut process = pin!(process);
     let ended = std::future::poll_fn(|cx| {
-        let has_crashed = PLAN.with_borrow_mut(|plan| {
-            plan.as_mut().is_some_and(|plan| {
-                plan.waker = Some(cx.waker().clone());
-                plan.has_crashed
-            })
-        });
+        let has_crashed = {
+            let mut plan = life.plan();
+            plan.waker = Some(cx.waker().clone());
+            plan.has_crashed
+        };
         if has_crashed {
             return Poll::Ready(None);
         }
         let polled = process.as_mut().poll(cx).map(Some);
-        let has_crashed =
-            PLAN.with_borrow(|plan| plan.as_ref().is_some_and(|plan| plan.has_crashed));
-        if has_crashed { Poll::Ready(None) } else { polled }
+        if life.has_crashed() { Poll::Ready(None) } else { polled }
     })
     .await;
-    let hits = PLAN.take().map(|plan| plan.hits).unwrap_or_default();
+    LIFE.take();
+    let hits = std::mem::take(&mut life.plan().hits);
     Life { ended, hits }
 }
 
-/// Passes a crash point, or stops there for ever.
-pub(crate) async fn reach(point: &'static str) {
-    let crashes = PLAN.with_borrow_mut(|plan| {
-        let Some(plan) = plan else { return false };
+/// A life that goes on in another thread, too.
+#[derive(Clone, Debug)]
+pub(crate) struct LifeHandle(Arc<Mutex<Plan>>);
+
+impl LifeHandle {
+    /// Whether it has reached the point where it stops.
+    pub(crate) fn has_crashed(&self) -> bool {
+        self.plan().has_crashed
+    }
+
+    /// Passes a crash point; `true` if the process stops there, or has stopped.
+    pub(crate) fn reach(&self, point: &'static str) -> bool {
+        let mut plan = self.plan();
+        if plan.has_crashed {
+            return true;
+        }
         let hits = plan.hits.entry(point).or_default();
         *hits += 1;
-        let is_it = plan.crash.as_ref().is_some_and(|(name, hit)| name == point && hit == hits);
-        plan.has_crashed |= is_it;
+        let hits = *hits;
+        plan.has_crashed =
+            plan.crash.as_ref().is_some_and(|(name, hit)| name == point && *hit == hits);
         if let (true, Some(waker)) = (plan.has_crashed, plan.waker.take()) {
             waker.wake();
         }
         plan.has_crashed
-    });
-    if crashes {
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.0.lock().expect("nothing panics while it holds the plan")
+    }
+}
+
+/// The life that this thread lives.
+pub(crate) fn life() -> Option<LifeHandle> {
+    LIFE.with_borrow(Clone::clone)
+}
+
+/// Passes a crash point, or stops there for ever.
+pub(crate) async fn reach(point: &'static str) {
+    if life().is_some_and(|life| life.reach(point)) {
         std::future::pending::<()>().await;
     }
 }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use sqlx::{ConnectOptions as _, Connection as _};
 use swarm_core::checkpoint::{Change, ChannelDelta, Cursor};
 use swarm_core::event::{EventKind, NewEvent};
 use swarm_core::id::{ChannelName, GraphHash, GraphName, QueueName, RunId, StepId, WorkerId};
@@ -268,16 +267,16 @@ async fn a_file_of_a_newer_schema_is_refused() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("swarm.db");
     open(&file).await.close().await;
-    let connect = sqlx::sqlite::SqliteConnectOptions::new().filename(&file);
-    let mut connection = connect.connect().await.unwrap();
-    sqlx::query(
-        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
-         VALUES (7, 'from the future', TRUE, x'00', 0)",
-    )
-    .execute(&mut connection)
-    .await
-    .unwrap();
-    connection.close().await.unwrap();
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    connection
+        .execute(
+            "INSERT INTO _sqlx_migrations \
+             (version, description, success, checksum, execution_time) \
+             VALUES (7, 'from the future', TRUE, x'00', 0)",
+            [],
+        )
+        .unwrap();
+    drop(connection);
     let refusal = SqliteStore::open(&file, Options::default()).await.unwrap_err();
     assert!(matches!(refusal, OpenError::Newer { found: 7, known: 2, .. }), "{refusal:?}");
     let text = refusal.to_string().replace(&file.display().to_string(), "swarm.db");
@@ -336,15 +335,14 @@ async fn no_value_is_put_together_from_more_than_64_merges() {
         store.commit(commit).await.unwrap();
     }
     store.close().await;
-    let connect = sqlx::sqlite::SqliteConnectOptions::new().filename(&file);
-    let mut connection = connect.connect().await.unwrap();
-    let (most, folded): (i64, i64) = sqlx::query_as(
-        "SELECT max(seq - base), count(*) FILTER (WHERE change = 'full') FROM channel_deltas",
-    )
-    .fetch_one(&mut connection)
-    .await
-    .unwrap();
-    connection.close().await.unwrap();
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    let (most, folded): (i64, i64) = connection
+        .query_row(
+            "SELECT max(seq - base), count(*) FILTER (WHERE change = 'full') FROM channel_deltas",
+            [],
+            |row| row.try_into(),
+        )
+        .unwrap();
     assert!(most <= 64, "{most}");
     assert_eq!(folded, 3, "and not at each of them");
 }

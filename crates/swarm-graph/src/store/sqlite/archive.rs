@@ -1,10 +1,10 @@
 //! Forks, edits and copies: new histories out of old ones, by statements that move rows inside
 //! the file.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::params;
 use swarm_core::checkpoint::{Change, ChannelDelta, Cursor, FORMAT};
 use swarm_core::event::NewEvent;
 use swarm_core::id::RunId;
@@ -16,30 +16,30 @@ use swarm_core::run::RunRecord;
 use swarm_core::spend::{Spend, UsdMicros};
 use swarm_core::time::Timestamp;
 
-use super::super::rules::{self, Taken, Written};
-use super::checkpoint::Head;
+use super::super::rules::{self, Taken};
+use super::checkpoint::Written;
 use super::claim::no_run;
 use super::row::{self, amount, int, uint};
-use super::script::Script;
+use super::tx::{Tx, scalar, tuple};
 use super::{Done, SqliteStore, checkpoint, commit, prune};
 
 #[async_trait]
 impl Archive for SqliteStore {
     async fn fork(&self, fork: Fork, at: Timestamp) -> Result<bool> {
-        self.write(move |tx| Box::pin(async move { self::fork(tx, fork, at).await })).await
+        self.write(move |tx| self::fork(tx, fork, at)).await
     }
 
     async fn edit(&self, edit: Edit, at: Timestamp) -> std::result::Result<u64, EditError> {
-        self.write(move |tx| Box::pin(async move { self::edit(tx, edit, at).await })).await?
+        self.write(move |tx| self::edit(tx, edit, at)).await?
     }
 
     async fn copy_run(&self, copy: CopyRun, at: Timestamp) -> Result<bool> {
-        self.write(move |tx| Box::pin(async move { self::copy(tx, &copy, at).await })).await
+        self.write(move |tx| self::copy(tx, &copy, at)).await
     }
 
     async fn delete_run(&self, run: &RunId) -> std::result::Result<u64, DeleteError> {
         let run = run.clone();
-        self.write(move |tx| Box::pin(async move { prune::delete(tx, &run).await })).await?
+        self.write(move |tx| prune::delete(tx, &run)).await?
     }
 
     async fn prune(
@@ -62,109 +62,95 @@ struct Found {
     event_seq: i64,
 }
 
-async fn find(tx: &mut SqliteConnection, run: &RunId) -> Done<Found> {
-    let numbers: Option<(i64, Option<i64>, i64, u16)> = sqlx::query_as(
+fn find(tx: &Tx<'_>, run: &RunId) -> Done<Found> {
+    let numbers: Option<(i64, Option<i64>, i64, u16)> = tx.find(
         "SELECT seq, checkpoint_seq, event_seq, checkpoint_format FROM runs WHERE id = ?1",
-    )
-    .bind(run.as_str())
-    .fetch_optional(&mut *tx)
-    .await?;
+        params![run.as_str()],
+        tuple,
+    )?;
     let (seq, last, event_seq, format) = numbers.ok_or_else(|| no_run(run))?;
-    let record = commit::record(tx, seq).await?;
+    let record = commit::record(tx, seq)?;
     Ok(Found { seq, record, last: last.map(uint), format, event_seq })
 }
 
-async fn exists(tx: &mut SqliteConnection, run: &RunId) -> Done<bool> {
-    Ok(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM runs WHERE id = ?1)")
-        .bind(run.as_str())
-        .fetch_one(tx)
-        .await?)
+fn exists(tx: &Tx<'_>, run: &RunId) -> Done<bool> {
+    Ok(tx.one("SELECT EXISTS (SELECT 1 FROM runs WHERE id = ?1)", params![run.as_str()], scalar)?)
 }
 
-async fn fork(tx: &mut SqliteConnection, fork: Fork, at: Timestamp) -> Done<bool> {
-    let from = find(tx, &fork.from).await?;
-    if exists(tx, &fork.id).await? {
+fn fork(tx: &Tx<'_>, fork: Fork, at: Timestamp) -> Done<bool> {
+    let from = find(tx, &fork.from)?;
+    if exists(tx, &fork.id)? {
         return Ok(false);
     }
-    let first = checkpoint::read(tx, &fork.from, from.seq, int(fork.seq)).await?;
+    let first = checkpoint::read(tx, &fork.from, from.seq, int(fork.seq))?;
     let first = first.ok_or_else(|| rules::no_checkpoint(&fork.from, fork.seq))?;
     rules::check_fork(&fork, from.record.status, from.last, &first.cursor)?;
-    let created = sqlx::query(
+    tx.execute(
         "INSERT INTO runs (id, graph, graph_hash, queue, priority, labels, limit_usd, \
          limit_tokens, forked_from, forked_seq, checkpoint_seq, checkpoint_format, event_seq, \
          created_at, updated_at) \
          SELECT ?2, graph, graph_hash, ?3, ?4, ?5, ?6, ?7, id, ?8, 0, ?9, 1, ?10, ?10 \
          FROM runs WHERE seq = ?1",
-    )
-    .bind(from.seq)
-    .bind(fork.id.as_str())
-    .bind(fork.queue.as_str())
-    .bind(fork.priority)
-    .bind(row::text(&fork.labels)?)
-    .bind(fork.limit.usd.map(|usd| amount(usd.0)))
-    .bind(fork.limit.tokens.map(amount))
-    .bind(int(fork.seq))
-    .bind(FORMAT)
-    .bind(at.as_millis())
-    .execute(&mut *tx)
-    .await?;
-    let run = created.last_insert_rowid();
-    sqlx::query("INSERT INTO run_data (run, input) SELECT ?2, input FROM run_data WHERE run = ?1")
-        .bind(from.seq)
-        .bind(run)
-        .execute(&mut *tx)
-        .await?;
+        params![
+            from.seq,
+            fork.id.as_str(),
+            fork.queue.as_str(),
+            fork.priority,
+            row::text(&fork.labels)?,
+            fork.limit.usd.map(|usd| amount(usd.0)),
+            fork.limit.tokens.map(amount),
+            int(fork.seq),
+            FORMAT,
+            at.as_millis()
+        ],
+    )?;
+    let run = tx.last_row();
+    tx.execute(
+        "INSERT INTO run_data (run, input) SELECT ?2, input FROM run_data WHERE run = ?1",
+        params![from.seq, run],
+    )?;
     let deltas = first.state.0.iter().map(|(channel, value)| ChannelDelta {
         channel: channel.clone(),
         change: Change::Full(value.clone()),
     });
     let write =
         CheckpointWrite { seq: 0, cursor: first.cursor.begun_anew(), deltas: deltas.collect() };
-    let mut script = Script::new();
-    let on = checkpoint::On { run: &fork.id, run_seq: run, heads: &HashMap::new() };
-    checkpoint::write_on(tx, &mut script, &on, &write, None, at).await?;
-    tell(&mut script, &fork.id, run, 0, rules::forked(&fork), at)?;
-    script.run(tx).await?;
-    copy_entries(tx, from.seq, run, int(fork.seq), &first.cursor).await?;
+    let on = checkpoint::On { run: &fork.id, run_seq: run };
+    checkpoint::write(tx, on, &Written::new(write)?, None, at)?;
+    tell(tx, on, 0, rules::forked(&fork), at)?;
+    copy_entries(tx, from.seq, run, int(fork.seq), &first.cursor)?;
     Ok(true)
 }
 
 /// Adds an event after the `last` one; the caller counts it.
 fn tell(
-    script: &mut Script,
-    run: &RunId,
-    seq: i64,
+    tx: &Tx<'_>,
+    on: checkpoint::On<'_>,
     last: i64,
     event: NewEvent,
     at: Timestamp,
-) -> Result<()> {
-    commit::put_events(script, seq, &commit::number(run, last, vec![event], at))
+) -> Done<()> {
+    let events = vec![event];
+    let texts = commit::event_texts(&events)?;
+    commit::put_events(tx, on.run_seq, &commit::number(on.run, last, events, at), &texts)
 }
 
 type EntryRow = (i64, i64, Option<i64>, i64, i64);
 
 /// Copies what the journal held of the steps of this cursor when it was stored.
-async fn copy_entries(
-    tx: &mut SqliteConnection,
-    from: i64,
-    to: i64,
-    seq: i64,
-    cursor: &Cursor,
-) -> Done<()> {
+fn copy_entries(tx: &Tx<'_>, from: i64, to: i64, seq: i64, cursor: &Cursor) -> Done<()> {
     let active: Vec<&str> =
         cursor.active.iter().map(|activation| activation.step.as_str()).collect();
-    let rows: Vec<EntryRow> = sqlx::query_as(
+    let rows: Vec<EntryRow> = tx.all(
         "SELECT n, begun_after, finished_after, reserved_usd, reserved_tokens FROM effects \
          WHERE run = ?1 AND step IN (SELECT value FROM json_each(?2)) ORDER BY n",
-    )
-    .bind(from)
-    .bind(row::text(&active)?)
-    .fetch_all(&mut *tx)
-    .await?;
+        params![from, row::text(&active)?],
+        tuple,
+    )?;
     let (mut results, mut intents) = (Vec::new(), Vec::new());
     for (n, begun_after, finished_after, usd, tokens) in rows {
         let reserved = Spend { usd: UsdMicros(uint(usd)), tokens: uint(tokens) };
-        match (Written { begun_after, finished_after }).before(seq, reserved) {
+        match (rules::Written { begun_after, finished_after }).before(seq, reserved) {
             Taken::Nothing => {}
             Taken::Intent => intents.push(n),
             Taken::Result => results.push(n),
@@ -172,7 +158,7 @@ async fn copy_entries(
     }
     let mut all: Vec<i64> = results.iter().chain(&intents).copied().collect();
     all.sort_unstable();
-    sqlx::query(
+    tx.execute(
         "INSERT INTO effects (run, step, key, reserved_usd, reserved_tokens, spent_usd, \
          spent_tokens, begun_at, finished_at, intent, result, begun_after, finished_after) \
          SELECT ?1, e.step, e.key, e.reserved_usd, e.reserved_tokens, \
@@ -181,43 +167,35 @@ async fn copy_entries(
          iif(done.value IS NULL, NULL, e.result), -1, iif(done.value IS NULL, NULL, -1) \
          FROM json_each(?2) wanted JOIN effects e ON e.n = wanted.value \
          LEFT JOIN json_each(?3) done ON done.value = e.n ORDER BY e.n",
-    )
-    .bind(to)
-    .bind(row::text(&all)?)
-    .bind(row::text(&results)?)
-    .execute(tx)
-    .await?;
+        params![to, row::text(&all)?, row::text(&results)?],
+    )?;
     Ok(())
 }
 
 /// Edits a state. A refusal is a value here: it has written nothing to be undone.
-async fn edit(
-    tx: &mut SqliteConnection,
-    edit: Edit,
-    at: Timestamp,
-) -> Done<std::result::Result<u64, EditError>> {
-    let found = find(tx, &edit.run).await?;
+fn edit(tx: &Tx<'_>, edit: Edit, at: Timestamp) -> Done<std::result::Result<u64, EditError>> {
+    let found = find(tx, &edit.run)?;
     let seq = match rules::check_edit(&edit, &found.record, found.last) {
         Ok(seq) => seq,
         Err(refusal) => return Ok(Err(refusal)),
     };
     rules::check_format(&edit.run, found.format)?;
     let event = rules::edited(&edit, seq);
-    let mut script = Script::new();
-    let place = SamePlace { run: &edit.run, run_seq: found.seq, seq, by: Some(&edit.by) };
-    place.write(tx, &mut script, edit.deltas, |cursor| cursor, at).await?;
-    tell(&mut script, &edit.run, found.seq, found.event_seq, event, at)?;
-    script.statement("UPDATE runs SET event_seq = event_seq + 1, updated_at = ");
-    script.bind(at.as_millis()).sql(", checkpoint_seq = ").bind(int(seq));
-    script.sql(", checkpoint_format = ").bind(FORMAT).sql(" WHERE seq = ").bind(found.seq);
-    script.run(tx).await?;
+    let on = checkpoint::On { run: &edit.run, run_seq: found.seq };
+    let place = SamePlace { on, seq, by: Some(&edit.by) };
+    place.write(tx, edit.deltas, |cursor| cursor, at)?;
+    tell(tx, on, found.event_seq, event, at)?;
+    tx.execute(
+        "UPDATE runs SET event_seq = event_seq + 1, updated_at = ?2, checkpoint_seq = ?3, \
+         checkpoint_format = ?4 WHERE seq = ?1",
+        (found.seq, at.as_millis(), int(seq), FORMAT),
+    )?;
     Ok(Ok(seq))
 }
 
 /// One more checkpoint at the same place.
 struct SamePlace<'e> {
-    run: &'e RunId,
-    run_seq: i64,
+    on: checkpoint::On<'e>,
     /// Its number.
     seq: u64,
     by: Option<&'e str>,
@@ -226,36 +204,31 @@ struct SamePlace<'e> {
 impl SamePlace<'_> {
     /// Steps that ended since the last checkpoint are still to be taken by a claim, so it is not
     /// this checkpoint that covers them.
-    async fn write(
+    fn write(
         self,
-        tx: &mut SqliteConnection,
-        script: &mut Script,
+        tx: &Tx<'_>,
         deltas: Vec<ChannelDelta>,
         change: impl FnOnce(Cursor) -> Cursor,
         at: Timestamp,
     ) -> Done<()> {
-        let cursor: String =
-            sqlx::query_scalar("SELECT cursor FROM checkpoints WHERE run = ?1 AND seq = ?2")
-                .bind(self.run_seq)
-                .bind(int(self.seq) - 1)
-                .fetch_one(&mut *tx)
-                .await?;
-        let cursor = change(row::json("checkpoint", self.run.as_str(), &cursor)?);
-        sqlx::query("UPDATE steps SET covered_by = ?2 + 1 WHERE run = ?1 AND covered_by = ?2")
-            .bind(self.run_seq)
-            .bind(int(self.seq))
-            .execute(&mut *tx)
-            .await?;
+        let cursor: String = tx.one(
+            "SELECT cursor FROM checkpoints WHERE run = ?1 AND seq = ?2",
+            params![self.on.run_seq, int(self.seq) - 1],
+            scalar,
+        )?;
+        let cursor = change(row::json("checkpoint", self.on.run.as_str(), &cursor)?);
+        tx.execute(
+            "UPDATE steps SET covered_by = ?2 + 1 WHERE run = ?1 AND covered_by = ?2",
+            params![self.on.run_seq, int(self.seq)],
+        )?;
         let write = CheckpointWrite { seq: self.seq, cursor, deltas };
-        let heads = Head::of(tx, self.run, self.run_seq, &write).await?;
-        let on = checkpoint::On { run: self.run, run_seq: self.run_seq, heads: &heads };
-        checkpoint::write_on(tx, script, &on, &write, self.by, at).await
+        checkpoint::write(tx, self.on, &Written::new(write)?, self.by, at)
     }
 }
 
-async fn copy(tx: &mut SqliteConnection, copy: &CopyRun, at: Timestamp) -> Done<bool> {
-    let from = find(tx, &copy.from).await?;
-    if exists(tx, &copy.id).await? {
+fn copy(tx: &Tx<'_>, copy: &CopyRun, at: Timestamp) -> Done<bool> {
+    let from = find(tx, &copy.from)?;
+    if exists(tx, &copy.id)? {
         return Ok(false);
     }
     let status = from.record.status;
@@ -266,41 +239,40 @@ async fn copy(tx: &mut SqliteConnection, copy: &CopyRun, at: Timestamp) -> Done<
         (false, None) => ("cancelled", Some(at)),
         (false, ended_at @ Some(_)) => (status.as_str(), ended_at),
     };
-    let created = sqlx::query(
+    tx.execute(
         "INSERT INTO runs (id, graph, graph_hash, queue, priority, labels, status, epoch, \
          limit_usd, limit_tokens, spent_usd, spent_tokens, forked_from, forked_seq, \
          checkpoint_seq, checkpoint_format, event_seq, created_at, updated_at, ended_at) \
          SELECT ?2, graph, graph_hash, queue, priority, labels, ?3, epoch, limit_usd, \
          limit_tokens, spent_usd, spent_tokens, forked_from, forked_seq, checkpoint_seq, \
          checkpoint_format, event_seq + 1, created_at, ?4, ?5 FROM runs WHERE seq = ?1",
-    )
-    .bind(from.seq)
-    .bind(copy.id.as_str())
-    .bind(new_status)
-    .bind(at.as_millis())
-    .bind(ended_at.map(Timestamp::as_millis))
-    .execute(&mut *tx)
-    .await?;
-    let run = created.last_insert_rowid();
+        params![
+            from.seq,
+            copy.id.as_str(),
+            new_status,
+            at.as_millis(),
+            ended_at.map(Timestamp::as_millis)
+        ],
+    )?;
+    let run = tx.last_row();
     for statement in COPIES {
-        sqlx::query(*statement).bind(from.seq).bind(run).execute(&mut *tx).await?;
+        tx.execute(statement, params![from.seq, run])?;
     }
-    let mut script = Script::new();
+    let on = checkpoint::On { run: &copy.id, run_seq: run };
     let mut active = BTreeSet::new();
     if let (true, Some(last)) = (copy.claimable, from.last) {
         let seq = last + 1;
-        let place = SamePlace { run: &copy.id, run_seq: run, seq, by: None };
+        let place = SamePlace { on, seq, by: None };
         let keep = |cursor: Cursor| {
             active.extend(cursor.active.iter().map(|activation| activation.step.to_string()));
             cursor.begun_anew()
         };
-        place.write(tx, &mut script, Vec::new(), keep, at).await?;
-        script.statement("UPDATE runs SET checkpoint_seq = ").bind(int(seq));
-        script.sql(", checkpoint_format = ").bind(FORMAT).sql(" WHERE seq = ").bind(run);
+        place.write(tx, Vec::new(), keep, at)?;
+        let sql = "UPDATE runs SET checkpoint_seq = ?2, checkpoint_format = ?3 WHERE seq = ?1";
+        tx.execute(sql, (run, int(seq), FORMAT))?;
     }
-    tell(&mut script, &copy.id, run, from.event_seq, rules::copied(&copy.from), at)?;
-    script.run(tx).await?;
-    copy_blocks(tx, from.seq, run, copy, &active).await?;
+    tell(tx, on, from.event_seq, rules::copied(&copy.from), at)?;
+    copy_blocks(tx, from.seq, run, copy, &active)?;
     Ok(true)
 }
 
@@ -326,36 +298,29 @@ const COPIES: &[&str] = &[
 ];
 
 /// Copies the questions except those of these steps; open ones are withdrawn.
-async fn copy_blocks(
-    tx: &mut SqliteConnection,
+fn copy_blocks(
+    tx: &Tx<'_>,
     from: i64,
     to: i64,
     copy: &CopyRun,
     without: &BTreeSet<String>,
 ) -> Done<()> {
     let blocks: Vec<(String, String)> =
-        sqlx::query_as("SELECT id, step FROM blocks WHERE run = ?1 ORDER BY n")
-            .bind(from)
-            .fetch_all(&mut *tx)
-            .await?;
+        tx.all("SELECT id, step FROM blocks WHERE run = ?1 ORDER BY n", params![from], tuple)?;
     for (id, step) in blocks {
         if without.contains(&step) {
             continue;
         }
         let new = rules::copied_block(&row::id("block id", &id)?, &copy.from, &copy.id)?;
-        let put = sqlx::query(
+        let put = tx.execute(
             "INSERT INTO blocks (id, run, step, status, ask, asked_at, remind_at, answer, \
              answered_by, answered_at) \
              SELECT ?2, ?3, step, iif(status = 'open', 'withdrawn', status), ask, asked_at, \
              remind_at, answer, answered_by, answered_at FROM blocks WHERE id = ?1 \
              ON CONFLICT (id) DO NOTHING",
-        )
-        .bind(&id)
-        .bind(new.as_str())
-        .bind(to)
-        .execute(&mut *tx)
-        .await?;
-        if put.rows_affected() == 0 {
+            params![&id, new.as_str(), to],
+        )?;
+        if put == 0 {
             return Err(rules::block_taken(&new).into());
         }
     }

@@ -4,11 +4,9 @@
 //! read touches the rows that count and none of those before; too many merges in a row are
 //! folded into a full value by the commit that finds them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use swarm_core::checkpoint::{Change, ChannelDelta, Checkpoint, FORMAT, State};
 use swarm_core::id::{ChannelName, RunId};
 use swarm_core::port::store::{CheckpointWrite, Result};
@@ -16,211 +14,140 @@ use swarm_core::time::Timestamp;
 
 use super::super::rules::{self, MERGES_MAX, Shape};
 use super::Done;
-use super::claim::Held;
-use super::row::{self, backend, column, corrupt, int, uint};
-use super::script::Script;
+use super::row::{self, corrupt, int, uint};
+use super::tx::{Tx, tuple};
+
+/// A checkpoint and its texts, made before the writer is asked: it serves everyone.
+pub(super) struct Written {
+    checkpoint: CheckpointWrite,
+    cursor: String,
+    /// The value of each change.
+    values: Vec<String>,
+}
+
+impl Written {
+    pub(super) fn new(checkpoint: CheckpointWrite) -> Result<Self> {
+        let cursor = row::text(&checkpoint.cursor)?;
+        let deltas = checkpoint.deltas.iter();
+        let values =
+            deltas.map(|delta| row::text(value_of(&delta.change))).collect::<Result<_>>()?;
+        Ok(Self { checkpoint, cursor, values })
+    }
+
+    pub(super) fn seq(&self) -> u64 {
+        self.checkpoint.seq
+    }
+}
+
+/// The run that a checkpoint is written to.
+#[derive(Clone, Copy)]
+pub(super) struct On<'r> {
+    pub(super) run: &'r RunId,
+    pub(super) run_seq: i64,
+}
+
+/// Stores a checkpoint whose number is known to be right; `by` is who made it, if a person did.
+pub(super) fn write(
+    tx: &Tx<'_>,
+    on: On<'_>,
+    written: &Written,
+    by: Option<&str>,
+    at: Timestamp,
+) -> Done<()> {
+    let seq = int(written.checkpoint.seq);
+    tx.execute(
+        "INSERT INTO checkpoints (run, seq, format, at, edited_by, cursor) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        (on.run_seq, seq, FORMAT, at.as_millis(), by, &written.cursor),
+    )?;
+    for (delta, value) in written.checkpoint.deltas.iter().zip(&written.values) {
+        put(tx, on, seq, delta, value)?;
+    }
+    Ok(())
+}
 
 /// Where a channel stands before a change.
-pub(super) struct Head {
+struct Head {
     base: i64,
     merges: u32,
     shape: Shape,
 }
 
 impl Head {
-    /// Reads a channel's last row, if there is one, with the name of the channel.
-    pub(super) fn read(run: &RunId, row: &SqliteRow) -> Result<Option<(String, Self)>> {
-        let Some(channel) = column::<Option<String>>(row, "channel")? else { return Ok(None) };
-        let shape = shape_of(run, column(row, "shape")?)?;
-        let head = Self { base: column(row, "base")?, merges: column(row, "merges")?, shape };
-        Ok(Some((channel, head)))
-    }
-
-    /// Reads the heads of the [`changed`] channels of a run.
-    pub(super) async fn of(
-        tx: &mut SqliteConnection,
-        run: &RunId,
-        run_seq: i64,
-        checkpoint: &CheckpointWrite,
-    ) -> Done<HashMap<String, Self>> {
-        let rows = sqlx::query(
-            "SELECT d.channel, d.base, d.merges, d.shape FROM json_each(?2) wanted \
-             CROSS JOIN channel_deltas d ON d.run = ?1 AND d.channel = wanted.value \
-             AND d.seq = (SELECT max(l.seq) FROM channel_deltas l \
-               WHERE l.run = ?1 AND l.channel = wanted.value)",
+    fn of(tx: &Tx<'_>, on: On<'_>, channel: &ChannelName) -> Done<Option<Self>> {
+        tx.find(
+            "SELECT base, merges, shape FROM channel_deltas WHERE run = ?1 AND channel = ?2 \
+             ORDER BY seq DESC LIMIT 1",
+            (on.run_seq, channel.as_str()),
+            |row| {
+                let shape = shape_of(on.run, row::word(row, 2)?)?;
+                Ok(Self { base: row.get(0)?, merges: row.get(1)?, shape })
+            },
         )
-        .bind(run_seq)
-        .bind(row::text(&changed(checkpoint))?)
-        .fetch_all(tx)
-        .await?;
-        let heads = rows.iter().filter_map(|row| Self::read(run, row).transpose());
-        Ok(heads.collect::<Result<_>>()?)
     }
 }
 
-/// The run that a checkpoint is written to, and where its [`changed`] channels stand.
-pub(super) struct On<'h> {
-    pub(super) run: &'h RunId,
-    pub(super) run_seq: i64,
-    pub(super) heads: &'h HashMap<String, Head>,
-}
-
-/// The channels whose heads [`write`] must know: those that are changed and not replaced, for of
-/// a full value, nothing before it matters.
-pub(super) fn changed(checkpoint: &CheckpointWrite) -> Vec<&ChannelName> {
-    let deltas = checkpoint.deltas.iter();
-    let changed = deltas.filter(|delta| !matches!(delta.change, Change::Full(_)));
-    changed.map(|delta| &delta.channel).collect()
-}
-
-/// A change as a row.
-struct Delta {
-    channel: String,
-    base: i64,
-    merges: u32,
-    shape: Shape,
-    change: &'static str,
-    value: String,
-}
-
-/// Adds a checkpoint to the script; `held` has the heads of the [`changed`] channels.
-pub(super) async fn write(
-    tx: &mut SqliteConnection,
-    script: &mut Script,
-    run: &RunId,
-    held: &Held,
-    checkpoint: &CheckpointWrite,
-    at: Timestamp,
-) -> Done<()> {
-    rules::check_seq(run, held.checkpoint_seq, checkpoint.seq)?;
-    let on = On { run, run_seq: held.seq, heads: &held.heads };
-    write_on(tx, script, &on, checkpoint, None, at).await
-}
-
-/// Adds a checkpoint whose number is known to be right to the script; `by` is who made it, if a
-/// person did.
-pub(super) async fn write_on(
-    tx: &mut SqliteConnection,
-    script: &mut Script,
-    on: &On<'_>,
-    checkpoint: &CheckpointWrite,
-    by: Option<&str>,
-    at: Timestamp,
-) -> Done<()> {
-    let seq = int(checkpoint.seq);
-    let mut rows = Vec::with_capacity(checkpoint.deltas.len());
-    for delta in &checkpoint.deltas {
-        rows.push(place(tx, on, seq, delta).await?);
-    }
-    script.statement("INSERT INTO checkpoints (run, seq, format, at, edited_by, cursor) ").values(
-        [row::text(&checkpoint.cursor)?],
-        |mut to, cursor| {
-            to.push_bind(on.run_seq).push_bind(seq).push_bind(FORMAT).push_bind(at.as_millis());
-            to.push_bind(by.map(str::to_owned)).push_bind(cursor);
-        },
-    );
-    if rows.is_empty() {
-        return Ok(());
-    }
-    script
-        .statement(
-            "INSERT INTO channel_deltas \
-             (run, channel, seq, base, merges, shape, change, value) ",
-        )
-        .values(rows, |mut to, row| {
-            to.push_bind(on.run_seq).push_bind(row.channel).push_bind(seq).push_bind(row.base);
-            to.push_bind(row.merges).push_bind(shape_text(row.shape)).push_bind(row.change);
-            to.push_bind(row.value);
-        });
+/// Stores one change. Of a full value, nothing before it matters.
+fn put(tx: &Tx<'_>, on: On<'_>, seq: i64, delta: &ChannelDelta, value: &str) -> Done<()> {
+    let head = match delta.change {
+        Change::Full(_) => None,
+        Change::Append(_) | Change::Merge(_) => Head::of(tx, on, &delta.channel)?,
+    };
+    let shape = head.as_ref().map_or(Shape::Null, |head| head.shape).after(on.run, delta)?;
+    let (base, merges) = head.map_or((seq, 0), |head| (head.base, head.merges));
+    let folded;
+    let (base, merges, change, value) = match &delta.change {
+        Change::Full(_) => (seq, 0, "full", value),
+        Change::Append(_) => (base, merges, "append", value),
+        Change::Merge(_) if merges < MERGES_MAX => (base, merges + 1, "merge", value),
+        Change::Merge(_) => {
+            let mut changes = changes(tx, on, &delta.channel, base)?;
+            changes.push(delta.change.clone());
+            folded = row::text(&rules::rebuild(on.run, &delta.channel, changes)?)?;
+            (seq, 0, "full", folded.as_str())
+        }
+    };
+    tx.execute(
+        "INSERT INTO channel_deltas (run, channel, seq, base, merges, shape, change, value) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        (on.run_seq, delta.channel.as_str(), seq, base, merges, shape_text(shape), change, value),
+    )?;
     Ok(())
 }
 
-/// A change as the row that it becomes.
-async fn place(
-    tx: &mut SqliteConnection,
-    on: &On<'_>,
-    seq: i64,
-    delta: &ChannelDelta,
-) -> Done<Delta> {
-    let run = on.run;
-    let head = on.heads.get(delta.channel.as_str());
-    let shape = head.map_or(Shape::Null, |head| head.shape).after(run, delta)?;
-    let base = head.map_or(seq, |head| head.base);
-    let merges = head.map_or(0, |head| head.merges);
-    let channel = delta.channel.to_string();
-    let (change, value) = change_parts(&delta.change);
-    let full = |value: &Arc<Value>| {
-        let value = row::text(value)?;
-        let channel = channel.clone();
-        Ok(Delta { channel, base: seq, merges: 0, shape, change: "full", value })
-    };
-    match &delta.change {
-        Change::Full(value) => full(value),
-        Change::Merge(_) if merges >= MERGES_MAX => {
-            let mut changes = changes(tx, run, on.run_seq, &channel, base).await?;
-            changes.push(delta.change.clone());
-            full(&rules::rebuild(run, &delta.channel, changes)?)
-        }
-        Change::Merge(_) | Change::Append(_) => {
-            let merges = merges + u32::from(change == "merge");
-            Ok(Delta { base, merges, shape, change, value: row::text(value)?, channel })
-        }
-    }
-}
-
 /// The changes of a channel from its last full value on.
-async fn changes(
-    tx: &mut SqliteConnection,
-    run: &RunId,
-    run_seq: i64,
-    channel: &str,
-    base: i64,
-) -> Done<Vec<Change>> {
-    let rows: Vec<(String, String)> = sqlx::query_as(
+fn changes(tx: &Tx<'_>, on: On<'_>, channel: &ChannelName, base: i64) -> Done<Vec<Change>> {
+    tx.all(
         "SELECT change, value FROM channel_deltas \
          WHERE run = ?1 AND channel = ?2 AND seq >= ?3 ORDER BY seq",
+        (on.run_seq, channel.as_str(), base),
+        |row| Ok(change_of(on.run, row::word(row, 0)?, row::word(row, 1)?)?),
     )
-    .bind(run_seq)
-    .bind(channel)
-    .bind(base)
-    .fetch_all(tx)
-    .await?;
-    Ok(rows
-        .iter()
-        .map(|(change, value)| change_of(run, change, value))
-        .collect::<Result<Vec<_>>>()?)
 }
 
 /// Reads the checkpoint of this number.
-pub(super) async fn read(
-    reader: &mut SqliteConnection,
+pub(super) fn read(
+    reader: &Tx<'_>,
     run: &RunId,
     run_seq: i64,
     seq: i64,
-) -> Result<Option<Checkpoint>> {
-    let found: Option<(u16, String)> =
-        sqlx::query_as("SELECT format, cursor FROM checkpoints WHERE run = ?1 AND seq = ?2")
-            .bind(run_seq)
-            .bind(seq)
-            .fetch_optional(&mut *reader)
-            .await
-            .map_err(backend)?;
+) -> Done<Option<Checkpoint>> {
+    let found: Option<(u16, String)> = reader.find(
+        "SELECT format, cursor FROM checkpoints WHERE run = ?1 AND seq = ?2",
+        (run_seq, seq),
+        tuple,
+    )?;
     let Some((format, cursor)) = found else { return Ok(None) };
     rules::check_format(run, format)?;
     let cursor = row::json("checkpoint", run.as_str(), &cursor)?;
-    let state = read_state(reader, run, run_seq, seq).await?;
+    let state = read_state(reader, run, run_seq, seq)?;
     Ok(Some(Checkpoint { format, seq: uint(seq), state, cursor }))
 }
 
 /// The state after checkpoint `seq`: hops from channel to channel by the primary key, then takes
 /// each channel's rows from its base on.
-async fn read_state(
-    reader: &mut SqliteConnection,
-    run: &RunId,
-    run_seq: i64,
-    seq: i64,
-) -> Result<State> {
-    let rows: Vec<(String, String, String)> = sqlx::query_as(
+fn read_state(reader: &Tx<'_>, run: &RunId, run_seq: i64, seq: i64) -> Done<State> {
+    let rows: Vec<(String, String, String)> = reader.all(
         "WITH RECURSIVE channels (channel) AS ( \
            SELECT min(channel) FROM channel_deltas WHERE run = ?1 \
            UNION ALL \
@@ -234,12 +161,9 @@ async fn read_state(
              WHERE h.run = ?1 AND h.channel = channels.channel AND h.seq <= ?2 \
              ORDER BY h.seq DESC LIMIT 1) \
          ORDER BY d.channel, d.seq",
-    )
-    .bind(run_seq)
-    .bind(seq)
-    .fetch_all(reader)
-    .await
-    .map_err(backend)?;
+        (run_seq, seq),
+        tuple,
+    )?;
     let mut state = State::default();
     for rows in rows.chunk_by(|a, b| a.0 == b.0) {
         let channel: ChannelName = row::id("channel name", &rows[0].0)?;
@@ -253,11 +177,9 @@ async fn read_state(
     Ok(state)
 }
 
-fn change_parts(change: &Change) -> (&'static str, &Arc<Value>) {
+fn value_of(change: &Change) -> &Arc<Value> {
     match change {
-        Change::Full(value) => ("full", value),
-        Change::Append(items) => ("append", items),
-        Change::Merge(entries) => ("merge", entries),
+        Change::Full(value) | Change::Append(value) | Change::Merge(value) => value,
     }
 }
 

@@ -4,21 +4,20 @@
 //! looks again under its lock. What a claim brings back is read after it is durable: from then on
 //! only the new owner can change it, and if even newer owners do, their epoch shuts us out.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::params;
 use swarm_core::checkpoint::FORMAT;
-use swarm_core::id::{ChannelName, QueueName, RunId, WorkerId};
+use swarm_core::id::{QueueName, RunId, WorkerId};
 use swarm_core::port::store::{Claim, Error, Leases, Result};
 use swarm_core::run::{Epoch, RunStatus};
 use swarm_core::time::Timestamp;
 
 use super::super::rules;
-use super::checkpoint::Head;
-use super::row::{self, backend, column, select_runs, uint};
-use super::{Done, SqliteStore};
+use super::row::{self, select_runs, uint};
+use super::tx::{Tx, scalar, tuple};
+use super::{Done, SqliteStore, checkpoint, history};
 
 /// A run and the epoch under which it is now ours.
 pub(super) type Taken = (i64, Epoch);
@@ -33,20 +32,15 @@ impl Leases for SqliteStore {
         ttl: Duration,
     ) -> Result<Option<Claim>> {
         let queues = row::text(&queues)?;
-        let mut reader = self.readers.acquire().await.map_err(backend)?;
-        if next(&mut reader, &queues, now).await?.is_none() {
+        let sought = queues.clone();
+        if self.read(move |tx| next(tx, &sought, now)).await?.is_none() {
             return Ok(None);
         }
-        drop(reader);
         let worker = worker.clone();
         let taken = self
             .write(move |tx| {
-                Box::pin(async move {
-                    match next(tx, &queues, now).await? {
-                        Some(run) => take(tx, run, &worker, now, ttl).await.map(Some),
-                        None => Ok(None),
-                    }
-                })
+                let found = next(tx, &queues, now)?;
+                found.map(|run| take(tx, run, &worker, now, ttl)).transpose()
             })
             .await?;
         self.bring(taken).await
@@ -76,15 +70,12 @@ impl Leases for SqliteStore {
     async fn renew(&self, run: &RunId, epoch: Epoch, now: Timestamp, ttl: Duration) -> Result<()> {
         let run = run.clone();
         self.write(move |tx| {
-            Box::pin(async move {
-                let held = Held::check(tx, &run, epoch).await?;
-                sqlx::query("UPDATE runs SET lease_until = ?2 WHERE seq = ?1")
-                    .bind(held.seq)
-                    .bind((now + ttl).as_millis())
-                    .execute(tx)
-                    .await?;
-                Ok(())
-            })
+            let held = Held::check(tx, &run, epoch)?;
+            tx.execute(
+                "UPDATE runs SET lease_until = ?2 WHERE seq = ?1",
+                params![held.seq, (now + ttl).as_millis()],
+            )?;
+            Ok(())
         })
         .await
     }
@@ -105,47 +96,37 @@ impl SqliteStore {
         let (run, worker) = (run.clone(), worker.clone());
         let taken = self
             .write(move |tx| {
-                Box::pin(async move {
-                    match claimable(tx, &run, now, may).await? {
-                        Some(run) => take(tx, run, &worker, now, ttl).await.map(Some),
-                        None => Ok(None),
-                    }
-                })
+                let found = claimable(tx, &run, now, may)?;
+                found.map(|run| take(tx, run, &worker, now, ttl)).transpose()
             })
             .await?;
         self.bring(taken).await
     }
 
     /// What a claim brings back.
-    pub(super) async fn bring(&self, taken: Option<Taken>) -> Result<Option<Claim>> {
+    async fn bring(&self, taken: Option<Taken>) -> Result<Option<Claim>> {
         let Some((seq, epoch)) = taken else { return Ok(None) };
-        let mut reader = self.readers.acquire().await.map_err(backend)?;
-        let found = sqlx::query(select_runs!("WHERE r.seq = ?1"))
-            .bind(seq)
-            .fetch_one(&mut *reader)
-            .await
-            .map_err(backend)?;
-        let mut stored = row::run(&found)?;
-        stored.record.epoch = epoch;
-        let run = &stored.record.start.id;
-        let checkpoint = match stored.checkpoint_seq {
-            Some(last) => super::checkpoint::read(&mut reader, run, seq, last).await?,
-            None => None,
-        };
-        let next = stored.checkpoint_seq.map_or(0, |last| last + 1);
-        let finished = super::history::steps(&mut reader, run, seq, next).await?;
-        Ok(Some(Claim { run: stored.record, checkpoint, finished }))
+        self.read(move |tx| bring(tx, seq, epoch).map(Some)).await
     }
+}
+
+fn bring(tx: &Tx<'_>, seq: i64, epoch: Epoch) -> Done<Claim> {
+    let stored = tx.one(select_runs!("WHERE r.seq = ?1"), [seq], |row| Ok(row::run(row)?))?;
+    let mut run = stored.record;
+    run.epoch = epoch;
+    let checkpoint = match stored.checkpoint_seq {
+        Some(last) => checkpoint::read(tx, &run.start.id, seq, last)?,
+        None => None,
+    };
+    let next = stored.checkpoint_seq.map_or(0, |last| last + 1);
+    let finished = history::steps(tx, &run.start.id, seq, next)?;
+    Ok(Claim { run, checkpoint, finished })
 }
 
 /// The most urgent claimable run of these queues, a JSON list. Each kind of claimable run has an
 /// index of its own, so the cost does not grow with the number of runs.
-async fn next(
-    connection: &mut SqliteConnection,
-    queues: &str,
-    now: Timestamp,
-) -> Result<Option<i64>> {
-    sqlx::query_scalar(
+fn next(tx: &Tx<'_>, queues: &str, now: Timestamp) -> Done<Option<i64>> {
+    tx.find(
         "WITH wanted (queue) AS (SELECT value FROM json_each(?1)), \
          found (seq) AS ( \
            SELECT (SELECT r.seq FROM runs r \
@@ -160,29 +141,19 @@ async fn next(
              AND checkpoint_format <= ?3 AND queue IN wanted) \
          SELECT r.seq FROM found JOIN runs r ON r.seq = found.seq \
          ORDER BY r.priority DESC, r.seq LIMIT 1",
+        params![queues, now.as_millis(), FORMAT],
+        scalar,
     )
-    .bind(queues)
-    .bind(now.as_millis())
-    .bind(FORMAT)
-    .fetch_optional(connection)
-    .await
-    .map_err(backend)
 }
 
 /// This run, if it can be claimed now.
-async fn claimable(
-    tx: &mut SqliteConnection,
-    run: &RunId,
-    now: Timestamp,
-    may: May,
-) -> Done<Option<i64>> {
+fn claimable(tx: &Tx<'_>, run: &RunId, now: Timestamp, may: May) -> Done<Option<i64>> {
     type Found = (i64, String, Option<i64>, Option<i64>, u16);
-    let found: Option<Found> = sqlx::query_as(
+    let found: Option<Found> = tx.find(
         "SELECT seq, status, lease_until, wake_at, checkpoint_format FROM runs WHERE id = ?1",
-    )
-    .bind(run.as_str())
-    .fetch_optional(tx)
-    .await?;
+        params![run.as_str()],
+        tuple,
+    )?;
     let Some((seq, status, lease_until, wake_at, format)) = found else {
         return Err(no_run(run).into());
     };
@@ -195,24 +166,20 @@ async fn claimable(
     Ok(Some(seq))
 }
 
-pub(super) async fn take(
-    tx: &mut SqliteConnection,
+pub(super) fn take(
+    tx: &Tx<'_>,
     run: i64,
     worker: &WorkerId,
     now: Timestamp,
     ttl: Duration,
 ) -> Done<Taken> {
-    let epoch: i64 = sqlx::query_scalar(
+    let epoch: i64 = tx.one(
         "UPDATE runs SET status = 'running', epoch = epoch + 1, lease_owner = ?2, \
          lease_until = ?3, reserved_by = NULL, wake_at = NULL, updated_at = ?4 \
          WHERE seq = ?1 RETURNING epoch",
-    )
-    .bind(run)
-    .bind(worker.as_str())
-    .bind((now + ttl).as_millis())
-    .bind(now.as_millis())
-    .fetch_one(tx)
-    .await?;
+        params![run, worker.as_str(), (now + ttl).as_millis(), now.as_millis()],
+        scalar,
+    )?;
     Ok((run, Epoch(uint(epoch))))
 }
 
@@ -220,50 +187,31 @@ pub(super) async fn take(
 pub(super) struct Held {
     pub(super) seq: i64,
     pub(super) checkpoint_seq: Option<u64>,
+    pub(super) checkpoint_format: u16,
     pub(super) event_seq: i64,
     pub(super) has_parent: bool,
-    /// Where the channels stand that were asked for.
-    pub(super) heads: HashMap<String, Head>,
 }
 
 impl Held {
     /// The fence: refuses a writer whose claim is over. Every write of a worker begins here.
-    pub(super) async fn check(tx: &mut SqliteConnection, run: &RunId, epoch: Epoch) -> Done<Self> {
-        Self::check_with(tx, run, epoch, &[]).await
-    }
-
-    /// The fence, and the heads of these channels of the run in the same call.
-    pub(super) async fn check_with(
-        tx: &mut SqliteConnection,
-        run: &RunId,
-        epoch: Epoch,
-        channels: &[&ChannelName],
-    ) -> Done<Self> {
-        // The joins are outer ones, so that SQLite keeps their order.
-        let rows = sqlx::query(
-            "SELECT r.seq, r.status, r.epoch, r.checkpoint_seq, r.event_seq, \
-             r.parent IS NOT NULL AS has_parent, d.channel, d.base, d.merges, d.shape \
-             FROM runs r LEFT JOIN json_each(?2) wanted LEFT JOIN channel_deltas d \
-             ON d.run = r.seq AND d.channel = wanted.value AND d.seq = ( \
-               SELECT max(l.seq) FROM channel_deltas l \
-               WHERE l.run = r.seq AND l.channel = wanted.value) \
-             WHERE r.id = ?1",
-        )
-        .bind(run.as_str())
-        .bind(row::text(&channels)?)
-        .fetch_all(tx)
-        .await?;
-        let Some(first) = rows.first() else { return Err(no_run(run).into()) };
-        let status: RunStatus = row::status(run.as_str(), column(first, "status")?)?;
-        rules::fence(run, status, Epoch(uint(column(first, "epoch")?)), epoch)?;
-        let heads = rows.iter().filter_map(|row| Head::read(run, row).transpose());
-        Ok(Self {
-            seq: column(first, "seq")?,
-            checkpoint_seq: column::<Option<i64>>(first, "checkpoint_seq")?.map(uint),
-            event_seq: column(first, "event_seq")?,
-            has_parent: column(first, "has_parent")?,
-            heads: heads.collect::<Result<_>>()?,
-        })
+    pub(super) fn check(tx: &Tx<'_>, run: &RunId, epoch: Epoch) -> Done<Self> {
+        let held = tx.find(
+            "SELECT seq, status, epoch, checkpoint_seq, checkpoint_format, event_seq, \
+             parent IS NOT NULL FROM runs WHERE id = ?1",
+            [run.as_str()],
+            |row| {
+                let status: RunStatus = row::status(run.as_str(), row::word(row, 1)?)?;
+                rules::fence(run, status, Epoch(uint(row.get(2)?)), epoch)?;
+                Ok(Self {
+                    seq: row.get(0)?,
+                    checkpoint_seq: row.get::<_, Option<i64>>(3)?.map(uint),
+                    checkpoint_format: row.get(4)?,
+                    event_seq: row.get(5)?,
+                    has_parent: row.get(6)?,
+                })
+            },
+        )?;
+        held.ok_or_else(|| no_run(run).into())
     }
 }
 

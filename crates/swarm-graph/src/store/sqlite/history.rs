@@ -1,8 +1,7 @@
 //! What people and tools read, and the graph texts.
 
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{QueryBuilder, Sqlite};
+use rusqlite::{Row, params};
 use swarm_core::checkpoint::{Checkpoint, Cursor, StepRecord};
 use swarm_core::event::Event;
 use swarm_core::id::{GraphHash, RunId};
@@ -14,74 +13,84 @@ use swarm_core::time::Timestamp;
 
 use super::super::rules;
 use super::claim::no_run;
-use super::row::{self, backend, column, int, select_runs, uint};
-use super::{SqliteStore, checkpoint};
+use super::row::{self, column, int, select_runs, uint};
+use super::tx::{Query, Tx, tuple};
+use super::{Done, SqliteStore, checkpoint};
 
 #[async_trait]
 impl History for SqliteStore {
     async fn run(&self, run: &RunId) -> Result<Option<RunRecord>> {
-        sqlx::query(select_runs!("WHERE r.id = ?1"))
-            .bind(run.as_str())
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(backend)?
-            .map(|found| Ok(row::run(&found)?.record))
-            .transpose()
+        let run = run.clone();
+        self.read(move |tx| {
+            tx.find(
+                select_runs!("WHERE r.id = ?1"),
+                [run.as_str()],
+                |row| Ok(row::run(row)?.record),
+            )
+        })
+        .await
     }
 
     async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRecord>> {
-        let mut query = QueryBuilder::<Sqlite>::new(select_runs!("WHERE TRUE"));
-        if let Some(before) = &filter.before {
-            let (seq, _) = self.find(before).await?.ok_or_else(|| no_run(before))?;
-            query.push(" AND r.seq < ").push_bind(seq);
-        }
-        if !filter.status.is_empty() {
-            let mut statuses = query.push(" AND r.status IN (").separated(", ");
-            for status in &filter.status {
-                statuses.push_bind(status.as_str());
+        let filter = filter.clone();
+        self.read(move |tx| {
+            let mut query = Query::new(select_runs!("WHERE TRUE"));
+            if let Some(before) = &filter.before {
+                let (seq, _) = find(tx, before)?.ok_or_else(|| no_run(before))?;
+                query.push(" AND r.seq < ").bind(seq);
             }
-            query.push(")");
-        }
-        if let Some(graph) = &filter.graph {
-            query.push(" AND r.graph = ").push_bind(graph.as_str());
-        }
-        if let Some(parent) = &filter.parent {
-            query.push(" AND p.id = ").push_bind(parent.as_str());
-        }
-        if filter.only_roots {
-            query.push(" AND r.parent IS NULL");
-        }
-        for (key, value) in &filter.labels {
-            query.push(" AND EXISTS (SELECT 1 FROM json_each(r.labels) WHERE key = ");
-            query.push_bind(key).push(" AND value = ").push_bind(value).push(")");
-        }
-        query.push(" ORDER BY r.seq DESC");
-        if filter.limit > 0 {
-            query.push(" LIMIT ").push_bind(int(filter.limit as u64));
-        }
-        let found = query.build().fetch_all(&self.readers).await.map_err(backend)?;
-        found.iter().map(|found| Ok(row::run(found)?.record)).collect()
+            if !filter.status.is_empty() {
+                query.push(" AND r.status IN (");
+                for (n, status) in filter.status.iter().enumerate() {
+                    query.push(if n == 0 { "" } else { ", " }).bind(status.as_str().to_owned());
+                }
+                query.push(")");
+            }
+            if let Some(graph) = &filter.graph {
+                query.push(" AND r.graph = ").bind(graph.as_str().to_owned());
+            }
+            if let Some(parent) = &filter.parent {
+                query.push(" AND p.id = ").bind(parent.as_str().to_owned());
+            }
+            if filter.only_roots {
+                query.push(" AND r.parent IS NULL");
+            }
+            for (key, value) in &filter.labels {
+                query.push(" AND EXISTS (SELECT 1 FROM json_each(r.labels) WHERE key = ");
+                query.bind(key.clone()).push(" AND value = ").bind(value.clone()).push(")");
+            }
+            query.push(" ORDER BY r.seq DESC");
+            if filter.limit > 0 {
+                query.push(" LIMIT ").bind(int(filter.limit as u64));
+            }
+            query.all(tx, |row| Ok(row::run(row)?.record))
+        })
+        .await
     }
 
     async fn events(&self, run: &RunId, after: u64, limit: usize) -> Result<Vec<Event>> {
-        let found = sqlx::query(
-            "SELECT e.seq, e.at, e.kind, e.step, e.data FROM runs r JOIN events e ON e.run = r.seq \
-             WHERE r.id = ?1 AND e.seq > ?2 ORDER BY e.seq LIMIT ?3",
-        )
-        .bind(run.as_str())
-        .bind(int(after))
-        .bind(if limit == 0 { -1 } else { int(limit as u64) })
-        .fetch_all(&self.readers)
+        let run = run.clone();
+        let limit = if limit == 0 { -1 } else { int(limit as u64) };
+        self.read(move |tx| {
+            tx.all(
+                "SELECT e.seq, e.at, e.kind, e.step, e.data \
+                 FROM runs r JOIN events e ON e.run = r.seq \
+                 WHERE r.id = ?1 AND e.seq > ?2 ORDER BY e.seq LIMIT ?3",
+                (run.as_str(), int(after), limit),
+                |row| Ok(row::event(&run, row)?),
+            )
+        })
         .await
-        .map_err(backend)?;
-        found.iter().map(|found| row::event(run, found)).collect()
     }
 
     async fn checkpoint(&self, run: &RunId, seq: Option<u64>) -> Result<Option<Checkpoint>> {
-        let Some((run_seq, last)) = self.find(run).await? else { return Ok(None) };
-        let Some(seq) = seq.map(int).or(last) else { return Ok(None) };
-        let mut reader = self.readers.acquire().await.map_err(backend)?;
-        checkpoint::read(&mut reader, run, run_seq, seq).await
+        let run = run.clone();
+        self.read(move |tx| {
+            let Some((run_seq, last)) = find(tx, &run)? else { return Ok(None) };
+            let Some(seq) = seq.map(int).or(last) else { return Ok(None) };
+            checkpoint::read(tx, &run, run_seq, seq)
+        })
+        .await
     }
 
     async fn checkpoints(
@@ -89,12 +98,26 @@ impl History for SqliteStore {
         run: &RunId,
         filter: &CheckpointFilter,
     ) -> Result<Vec<CheckpointInfo>> {
-        // Hops from channel to channel by the primary key, once for all checkpoints.
-        let mut query = QueryBuilder::<Sqlite>::new(
-            "WITH RECURSIVE of (run) AS MATERIALIZED (SELECT seq FROM runs WHERE id = ",
-        );
-        query.push_bind(run.as_str()).push(
-            "), channels (channel) AS MATERIALIZED ( \
+        let (run, filter) = (run.clone(), filter.clone());
+        self.read(move |tx| checkpoints(tx, &run, &filter)).await
+    }
+
+    async fn steps(&self, run: &RunId) -> Result<Vec<StepRecord>> {
+        let run = run.clone();
+        self.read(move |tx| {
+            let Some((run_seq, _)) = find(tx, &run)? else { return Ok(Vec::new()) };
+            steps(tx, &run, run_seq, 0)
+        })
+        .await
+    }
+}
+
+/// Lists checkpoints: hops from channel to channel by the primary key, once for all of them.
+fn checkpoints(tx: &Tx<'_>, run: &RunId, filter: &CheckpointFilter) -> Done<Vec<CheckpointInfo>> {
+    let mut query =
+        Query::new("WITH RECURSIVE of (run) AS MATERIALIZED (SELECT seq FROM runs WHERE id = ");
+    query.bind(run.as_str().to_owned()).push(
+        "), channels (channel) AS MATERIALIZED ( \
                SELECT min(d.channel) FROM of JOIN channel_deltas d ON d.run = of.run \
                UNION ALL \
                SELECT (SELECT min(d.channel) FROM of JOIN channel_deltas d ON d.run = of.run \
@@ -105,90 +128,73 @@ impl History for SqliteStore {
                  SELECT 1 FROM channel_deltas d WHERE d.run = c.run \
                  AND d.channel = channels.channel AND d.seq = c.seq)) AS changed \
              FROM of JOIN checkpoints c ON c.run = of.run WHERE TRUE",
-        );
-        if let Some(before) = filter.before {
-            query.push(" AND c.seq < ").push_bind(int(before));
-        }
-        if let Some(since) = filter.since {
-            query.push(" AND c.at >= ").push_bind(since.as_millis());
-        }
-        if let Some(until) = filter.until {
-            query.push(" AND c.at < ").push_bind(until.as_millis());
-        }
-        if let Some(node) = &filter.active {
-            query.push(" AND EXISTS (SELECT 1 FROM json_each(c.cursor, '$.active') a WHERE a.value ->> 'node' = ");
-            query.push_bind(node.as_str()).push(")");
-        }
-        if let Some(node) = &filter.ended {
-            query.push(" AND (c.seq IN (SELECT s.covered_by FROM of JOIN steps s ON s.run = of.run WHERE s.node = ");
-            query.push_bind(node.as_str()).push(
-                ") OR EXISTS ( \
+    );
+    if let Some(before) = filter.before {
+        query.push(" AND c.seq < ").bind(int(before));
+    }
+    if let Some(since) = filter.since {
+        query.push(" AND c.at >= ").bind(since.as_millis());
+    }
+    if let Some(until) = filter.until {
+        query.push(" AND c.at < ").bind(until.as_millis());
+    }
+    if let Some(node) = &filter.active {
+        query.push(" AND EXISTS (SELECT 1 FROM json_each(c.cursor, '$.active') a WHERE a.value ->> 'node' = ");
+        query.bind(node.as_str().to_owned()).push(")");
+    }
+    if let Some(node) = &filter.ended {
+        query.push(" AND (c.seq IN (SELECT s.covered_by FROM of JOIN steps s ON s.run = of.run WHERE s.node = ");
+        query.bind(node.as_str().to_owned()).push(
+            ") OR EXISTS ( \
                    SELECT 1 FROM checkpoints b, json_each(b.cursor, '$.active') a \
                    WHERE b.run = c.run AND b.seq = c.seq - 1 AND a.value ->> 'node' = ",
-            );
-            query.push_bind(node.as_str()).push(
-                " AND a.value ->> 'step' NOT IN ( \
+        );
+        query.bind(node.as_str().to_owned()).push(
+            " AND a.value ->> 'step' NOT IN ( \
                    SELECT h.value ->> 'step' FROM json_each(c.cursor, '$.active') h)))",
-            );
-        }
-        query.push(" ORDER BY c.seq DESC");
-        if filter.limit > 0 {
-            query.push(" LIMIT ").push_bind(int(filter.limit as u64));
-        }
-        let found = query.build().fetch_all(&self.readers).await.map_err(backend)?;
-        found.iter().map(|found| info(run, found)).collect()
+        );
     }
-
-    async fn steps(&self, run: &RunId) -> Result<Vec<StepRecord>> {
-        let Some((run_seq, _)) = self.find(run).await? else { return Ok(Vec::new()) };
-        let mut reader = self.readers.acquire().await.map_err(backend)?;
-        steps(&mut reader, run, run_seq, 0).await
+    query.push(" ORDER BY c.seq DESC");
+    if filter.limit > 0 {
+        query.push(" LIMIT ").bind(int(filter.limit as u64));
     }
+    query.all(tx, |row| Ok(info(run, row)?))
 }
 
 /// Reads a row of a list of checkpoints.
-fn info(run: &RunId, row: &SqliteRow) -> Result<CheckpointInfo> {
+fn info(run: &RunId, row: &Row<'_>) -> Result<CheckpointInfo> {
     rules::check_format(run, column(row, "format")?)?;
-    let cursor: Cursor = row::json("checkpoint", run.as_str(), column(row, "cursor")?)?;
+    let cursor: Cursor = row::json("checkpoint", run.as_str(), row::word(row, "cursor")?)?;
     Ok(CheckpointInfo {
         seq: uint(column(row, "seq")?),
         at: Timestamp(column(row, "at")?),
         edited_by: column(row, "edited_by")?,
         supersteps: cursor.supersteps,
         active: cursor.places(),
-        changed: row::json("checkpoint", run.as_str(), column(row, "changed")?)?,
+        changed: row::json("checkpoint", run.as_str(), row::word(row, "changed")?)?,
     })
 }
 
-impl SqliteStore {
-    /// The number of a run, and of its last checkpoint.
-    async fn find(&self, run: &RunId) -> Result<Option<(i64, Option<i64>)>> {
-        sqlx::query_as("SELECT seq, checkpoint_seq FROM runs WHERE id = ?1")
-            .bind(run.as_str())
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(backend)
-    }
+/// The number of a run, and of its last checkpoint.
+fn find(tx: &Tx<'_>, run: &RunId) -> Done<Option<(i64, Option<i64>)>> {
+    tx.find("SELECT seq, checkpoint_seq FROM runs WHERE id = ?1", [run.as_str()], tuple)
 }
 
 type StepRow = (String, String, i64, u32, String, i64, i64);
 
 /// The steps of a run that the checkpoint `covered_from` or a later one covers, oldest first.
-pub(super) async fn steps(
-    reader: &mut SqliteConnection,
+pub(super) fn steps(
+    reader: &Tx<'_>,
     run: &RunId,
     run_seq: i64,
     covered_from: i64,
-) -> Result<Vec<StepRecord>> {
-    let rows: Vec<StepRow> = sqlx::query_as(
+) -> Done<Vec<StepRecord>> {
+    let rows: Vec<StepRow> = reader.all(
         "SELECT step, node, seq, attempt, ending, started_at, ended_at FROM steps \
          WHERE run = ?1 AND covered_by >= ?2 ORDER BY n",
-    )
-    .bind(run_seq)
-    .bind(covered_from)
-    .fetch_all(reader)
-    .await
-    .map_err(backend)?;
+        params![run_seq, covered_from],
+        tuple,
+    )?;
     rows.into_iter()
         .map(|(step, node, seq, attempt, ending, started_at, ended_at)| {
             Ok(StepRecord {
@@ -208,35 +214,25 @@ pub(super) async fn steps(
 impl Graphs for SqliteStore {
     async fn put_graph(&self, graph: GraphText) -> Result<()> {
         self.write(move |tx| {
-            Box::pin(async move {
-                sqlx::query(
-                    "INSERT INTO graphs (hash, name, version, text) VALUES (?1, ?2, ?3, ?4) \
+            tx.execute(
+                "INSERT INTO graphs (hash, name, version, text) VALUES (?1, ?2, ?3, ?4) \
                      ON CONFLICT (hash) DO UPDATE SET unneeded_since = NULL",
-                )
-                .bind(&*graph.hash.0)
-                .bind(graph.name.as_str())
-                .bind(&graph.version)
-                .bind(&graph.text)
-                .execute(tx)
-                .await?;
-                Ok(())
-            })
+                params![&*graph.hash.0, graph.name.as_str(), &graph.version, &graph.text],
+            )?;
+            Ok(())
         })
         .await
     }
 
     async fn graph(&self, hash: &GraphHash) -> Result<Option<GraphText>> {
-        let found: Option<(String, String, String)> =
-            sqlx::query_as("SELECT name, version, text FROM graphs WHERE hash = ?1")
-                .bind(&*hash.0)
-                .fetch_optional(&self.readers)
-                .await
-                .map_err(backend)?;
-        found
-            .map(|(name, version, text)| {
-                let name = row::id("graph name", &name)?;
+        let hash = hash.clone();
+        self.read(move |tx| {
+            tx.find("SELECT name, version, text FROM graphs WHERE hash = ?1", [&*hash.0], |row| {
+                let name = row::id("graph name", row::word(row, 0)?)?;
+                let (version, text) = (row.get(1)?, row.get(2)?);
                 Ok(GraphText { hash: hash.clone(), name, version, text })
             })
-            .transpose()
+        })
+        .await
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use rusqlite::{Row, params};
 use serde_json::Value;
-use sqlx::sqlite::SqliteConnection;
 use swarm_core::event::{Event, NewEvent};
 use swarm_core::id::{RunId, StepId};
 use swarm_core::port::store::{Begun, Entry, EntryKey, Journal, Result};
@@ -13,24 +13,24 @@ use swarm_core::spend::{Spend, UsdMicros};
 use swarm_core::time::Timestamp;
 
 use super::claim::Held;
-use super::row::{self, AMOUNT_MAX, amount, backend, int, uint};
-use super::script::Script;
+use super::row::{self, AMOUNT_MAX, amount, int, uint};
+use super::tx::{Tx, tuple};
 use super::{Done, SqliteStore, commit};
 
 #[async_trait]
 impl Journal for SqliteStore {
     async fn entries(&self, run: &RunId, step: &StepId) -> Result<Vec<Entry>> {
-        let rows: Vec<EntryRow> = sqlx::query_as(
-            "SELECT e.key, e.intent, e.reserved_usd, e.reserved_tokens, e.result \
-             FROM runs r JOIN effects e ON e.run = r.seq \
-             WHERE r.id = ?1 AND e.step = ?2 ORDER BY e.n",
-        )
-        .bind(run.as_str())
-        .bind(step.as_str())
-        .fetch_all(&self.readers)
+        let (run, step) = (run.clone(), step.clone());
+        self.read(move |tx| {
+            tx.all(
+                "SELECT e.key, e.intent, e.reserved_usd, e.reserved_tokens, e.result \
+                 FROM runs r JOIN effects e ON e.run = r.seq \
+                 WHERE r.id = ?1 AND e.step = ?2 ORDER BY e.n",
+                [run.as_str(), step.as_str()],
+                |row| entry(&run, row),
+            )
+        })
         .await
-        .map_err(backend)?;
-        rows.into_iter().map(|row| entry(run, row)).collect()
     }
 
     async fn begin(
@@ -40,8 +40,7 @@ impl Journal for SqliteStore {
         reserve: Spend,
         at: Timestamp,
     ) -> Result<Begun> {
-        self.write(move |tx| Box::pin(async move { begin(tx, &key, &intent, reserve, at).await }))
-            .await
+        self.write(move |tx| begin(tx, &key, &intent, reserve, at)).await
     }
 
     async fn finish(
@@ -52,10 +51,7 @@ impl Journal for SqliteStore {
         events: Vec<NewEvent>,
         at: Timestamp,
     ) -> Result<Vec<Event>> {
-        self.write(move |tx| {
-            Box::pin(async move { finish(tx, &key, &result, spend, events, at).await })
-        })
-        .await
+        self.write(move |tx| finish(tx, &key, &result, spend, events, at)).await
     }
 
     async fn note(
@@ -67,63 +63,47 @@ impl Journal for SqliteStore {
     ) -> Result<Vec<Event>> {
         let run = run.clone();
         self.write(move |tx| {
-            Box::pin(async move {
-                let held = Held::check(tx, &run, epoch).await?;
-                note(tx, &run, &held, events, at).await
-            })
+            let held = Held::check(tx, &run, epoch)?;
+            note(tx, &run, &held, events, at)
         })
         .await
     }
 }
 
-type EntryRow = (String, String, i64, i64, Option<String>);
-
-fn entry(run: &RunId, row: EntryRow) -> Result<Entry> {
-    let (key, intent, usd, tokens, result) = row;
+fn entry(run: &RunId, row: &Row<'_>) -> Done<Entry> {
+    let result = row.get_ref(4)?.as_str_or_null().map_err(rusqlite::Error::from)?;
     Ok(Entry {
-        intent: row::json("journal", run.as_str(), &intent)?,
-        result: result.map(|text| row::json("journal", run.as_str(), &text)).transpose()?,
-        reserved: Spend { usd: UsdMicros(uint(usd)), tokens: uint(tokens) },
-        key,
+        key: row.get(0)?,
+        intent: row::json("journal", run.as_str(), row::word(row, 1)?)?,
+        reserved: Spend { usd: UsdMicros(uint(row.get(2)?)), tokens: uint(row.get(3)?) },
+        result: result.map(|text| row::json("journal", run.as_str(), text)).transpose()?,
     })
 }
 
-async fn begin(
-    tx: &mut SqliteConnection,
+fn begin(
+    tx: &Tx<'_>,
     key: &EntryKey,
     intent: &Value,
     reserve: Spend,
     at: Timestamp,
 ) -> Done<Begun> {
-    let held = Held::check(tx, &key.run, key.epoch).await?;
+    let held = Held::check(tx, &key.run, key.epoch)?;
     if reserve != Spend::default() {
-        if let Some(entry) = find(tx, key, held.seq).await? {
+        if let Some(entry) = find(tx, key, held.seq)? {
             return Ok(Begun::Existing(entry));
         }
-        if let Some(over) = over_limit(tx, held.seq, reserve).await? {
+        if let Some(over) = over_limit(tx, held.seq, reserve)? {
             return Ok(over);
         }
-        reserve_up(tx, held.seq, reserve).await?;
+        reserve_up(tx, held.seq, reserve)?;
     }
-    let put = sqlx::query(
-        "INSERT INTO effects (run, step, key, intent, reserved_usd, reserved_tokens, begun_at, \
-         begun_after) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (run, step, key) DO NOTHING",
-    )
-    .bind(held.seq)
-    .bind(key.step.as_str())
-    .bind(&key.key)
-    .bind(row::text(intent)?)
-    .bind(amount(reserve.usd.0))
-    .bind(amount(reserve.tokens))
-    .bind(at.as_millis())
-    .bind(after(&held))
-    .execute(&mut *tx)
-    .await?;
-    if put.rows_affected() == 1 {
+    let put = tx.execute("INSERT INTO effects (run, step, key, intent, reserved_usd, reserved_tokens, begun_at, \
+         begun_after) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (run, step, key) DO NOTHING", params![held.seq, key.step.as_str(), &key.key, row::text(intent)?, amount(reserve.usd.0), amount(reserve.tokens), at.as_millis(), after(&held)])?;
+    if put == 1 {
         return Ok(Begun::New);
     }
-    let there = find(tx, key, held.seq).await?;
-    there.map(Begun::Existing).ok_or_else(|| sqlx::Error::RowNotFound.into())
+    let there = find(tx, key, held.seq)?;
+    there.map(Begun::Existing).ok_or_else(|| rusqlite::Error::QueryReturnedNoRows.into())
 }
 
 /// The last checkpoint as the journal tells time; -1 before the first.
@@ -132,17 +112,13 @@ fn after(held: &Held) -> i64 {
 }
 
 /// The entry of this key.
-async fn find(tx: &mut SqliteConnection, key: &EntryKey, run: i64) -> Done<Option<Entry>> {
-    let found: Option<EntryRow> = sqlx::query_as(
+fn find(tx: &Tx<'_>, key: &EntryKey, run: i64) -> Done<Option<Entry>> {
+    tx.find(
         "SELECT key, intent, reserved_usd, reserved_tokens, result FROM effects \
          WHERE run = ?1 AND step = ?2 AND key = ?3",
+        (run, key.step.as_str(), &key.key),
+        |row| entry(&key.run, row),
     )
-    .bind(run)
-    .bind(key.step.as_str())
-    .bind(&key.key)
-    .fetch_optional(tx)
-    .await?;
-    Ok(found.map(|row| entry(&key.run, row)).transpose()?)
 }
 
 /// A run and those above it, as a statement's last part that begins a `WHERE seq`.
@@ -158,19 +134,20 @@ macro_rules! lineage {
 }
 
 /// The nearest limit that does not allow the reservation.
-async fn over_limit(tx: &mut SqliteConnection, run: i64, reserve: Spend) -> Done<Option<Begun>> {
+fn over_limit(tx: &Tx<'_>, run: i64, reserve: Spend) -> Done<Option<Begun>> {
     type Found = (String, Option<i64>, Option<i64>, i64, i64);
     // A parent is always older than its child, so the nearest has the highest number.
-    let rows: Vec<Found> = sqlx::query_as(concat!(
-        lineage!(
-            "SELECT id, limit_usd, limit_tokens, spent_usd + reserved_usd, \
+    let rows: Vec<Found> = tx.all(
+        concat!(
+            lineage!(
+                "SELECT id, limit_usd, limit_tokens, spent_usd + reserved_usd, \
              spent_tokens + reserved_tokens FROM runs WHERE seq"
+            ),
+            " AND (limit_usd IS NOT NULL OR limit_tokens IS NOT NULL) ORDER BY seq DESC"
         ),
-        " AND (limit_usd IS NOT NULL OR limit_tokens IS NOT NULL) ORDER BY seq DESC"
-    ))
-    .bind(run)
-    .fetch_all(tx)
-    .await?;
+        params![run],
+        tuple,
+    )?;
     for (id, usd, tokens, used_usd, used_tokens) in rows {
         let limit: Limit = row::limit(usd, tokens);
         let used = Spend { usd: UsdMicros(uint(used_usd)), tokens: uint(used_tokens) };
@@ -181,69 +158,62 @@ async fn over_limit(tx: &mut SqliteConnection, run: i64, reserve: Spend) -> Done
     Ok(None)
 }
 
-async fn reserve_up(tx: &mut SqliteConnection, run: i64, reserve: Spend) -> Done<()> {
-    sqlx::query(lineage!(
-        "UPDATE runs SET reserved_usd = min(reserved_usd + ?2, ?4), \
+fn reserve_up(tx: &Tx<'_>, run: i64, reserve: Spend) -> Done<()> {
+    tx.execute(
+        lineage!(
+            "UPDATE runs SET reserved_usd = min(reserved_usd + ?2, ?4), \
          reserved_tokens = min(reserved_tokens + ?3, ?4) WHERE seq"
-    ))
-    .bind(run)
-    .bind(amount(reserve.usd.0))
-    .bind(amount(reserve.tokens))
-    .bind(AMOUNT_MAX)
-    .execute(tx)
-    .await?;
+        ),
+        params![run, amount(reserve.usd.0), amount(reserve.tokens), AMOUNT_MAX],
+    )?;
     Ok(())
 }
 
 /// Frees a reservation and books what was spent, up the tree.
-pub(super) async fn book(
-    tx: &mut SqliteConnection,
-    run: i64,
-    reserved: Spend,
-    spent: Spend,
-) -> Done<()> {
+pub(super) fn book(tx: &Tx<'_>, run: i64, reserved: Spend, spent: Spend) -> Done<()> {
     if reserved == Spend::default() && spent == Spend::default() {
         return Ok(());
     }
-    sqlx::query(lineage!(
-        "UPDATE runs SET reserved_usd = max(reserved_usd - ?2, 0), \
+    tx.execute(
+        lineage!(
+            "UPDATE runs SET reserved_usd = max(reserved_usd - ?2, 0), \
          reserved_tokens = max(reserved_tokens - ?3, 0), \
          spent_usd = min(spent_usd + ?4, ?6), spent_tokens = min(spent_tokens + ?5, ?6) \
          WHERE seq"
-    ))
-    .bind(run)
-    .bind(amount(reserved.usd.0))
-    .bind(amount(reserved.tokens))
-    .bind(amount(spent.usd.0))
-    .bind(amount(spent.tokens))
-    .bind(AMOUNT_MAX)
-    .execute(tx)
-    .await?;
+        ),
+        params![
+            run,
+            amount(reserved.usd.0),
+            amount(reserved.tokens),
+            amount(spent.usd.0),
+            amount(spent.tokens),
+            AMOUNT_MAX
+        ],
+    )?;
     Ok(())
 }
 
 /// What entries without a result reserve.
-pub(super) async fn unfinished(tx: &mut SqliteConnection, run: i64) -> Done<Spend> {
-    let (usd, tokens): (i64, i64) = sqlx::query_as(
+pub(super) fn unfinished(tx: &Tx<'_>, run: i64) -> Done<Spend> {
+    let (usd, tokens): (i64, i64) = tx.one(
         "SELECT coalesce(sum(reserved_usd), 0), coalesce(sum(reserved_tokens), 0) \
          FROM effects WHERE run = ?1 AND result IS NULL",
-    )
-    .bind(run)
-    .fetch_one(tx)
-    .await?;
+        params![run],
+        tuple,
+    )?;
     Ok(Spend { usd: UsdMicros(uint(usd)), tokens: uint(tokens) })
 }
 
-async fn finish(
-    tx: &mut SqliteConnection,
+fn finish(
+    tx: &Tx<'_>,
     key: &EntryKey,
     result: &Arc<Value>,
     spend: Spend,
     events: Vec<NewEvent>,
     at: Timestamp,
 ) -> Done<Vec<Event>> {
-    let held = Held::check(tx, &key.run, key.epoch).await?;
-    let reserved: Option<(i64, i64)> = sqlx::query_as(
+    let held = Held::check(tx, &key.run, key.epoch)?;
+    let reserved: Option<(i64, i64)> = tx.find(
         "INSERT INTO effects (run, step, key, intent, reserved_usd, reserved_tokens, \
          begun_at, finished_at, result, spent_usd, spent_tokens, begun_after, finished_after) \
          VALUES (?1, ?2, ?3, 'null', 0, 0, ?4, ?4, ?5, ?6, ?7, ?8, ?8) \
@@ -252,37 +222,37 @@ async fn finish(
          spent_tokens = excluded.spent_tokens, finished_after = excluded.finished_after \
          WHERE result IS NULL \
          RETURNING reserved_usd, reserved_tokens",
-    )
-    .bind(held.seq)
-    .bind(key.step.as_str())
-    .bind(&key.key)
-    .bind(at.as_millis())
-    .bind(row::text(result)?)
-    .bind(amount(spend.usd.0))
-    .bind(amount(spend.tokens))
-    .bind(after(&held))
-    .fetch_optional(&mut *tx)
-    .await?;
+        params![
+            held.seq,
+            key.step.as_str(),
+            &key.key,
+            at.as_millis(),
+            row::text(result)?,
+            amount(spend.usd.0),
+            amount(spend.tokens),
+            after(&held)
+        ],
+        tuple,
+    )?;
     let Some((usd, tokens)) = reserved else { return Ok(Vec::new()) };
     let reserved = Spend { usd: UsdMicros(uint(usd)), tokens: uint(tokens) };
-    book(tx, held.seq, reserved, spend).await?;
-    note(tx, &key.run, &held, events, at).await
+    book(tx, held.seq, reserved, spend)?;
+    note(tx, &key.run, &held, events, at)
 }
 
-async fn note(
-    tx: &mut SqliteConnection,
+fn note(
+    tx: &Tx<'_>,
     run: &RunId,
     held: &Held,
     events: Vec<NewEvent>,
     at: Timestamp,
 ) -> Done<Vec<Event>> {
+    let texts = commit::event_texts(&events)?;
     let events = commit::number(run, held.event_seq, events, at);
     if let Some(last) = events.last() {
-        let mut script = Script::new();
-        commit::put_events(&mut script, held.seq, &events)?;
-        script.statement("UPDATE runs SET event_seq = ").bind(int(last.seq));
-        script.sql(" WHERE seq = ").bind(held.seq);
-        script.run(tx).await?;
+        commit::put_events(tx, held.seq, &events, &texts)?;
+        let sql = "UPDATE runs SET event_seq = ?2 WHERE seq = ?1";
+        tx.execute(sql, (held.seq, int(last.seq)))?;
     }
     Ok(events)
 }

@@ -3,13 +3,14 @@
 //! A prune looks for what is to go by the readers, and lets the writer decide again, a few runs
 //! at a time, so that no claim waits long behind it.
 
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::params;
 use swarm_core::id::RunId;
 use swarm_core::port::store::{DeleteError, GRAPH_GRACE, Keep, Pruned, Result, Retention};
 use swarm_core::time::Timestamp;
 
 use super::super::rules;
-use super::row::{self, backend, int};
+use super::row::{self, int};
+use super::tx::{Tx, scalar, tuple};
 use super::{Done, SqliteStore};
 
 /// How many runs are pruned in one transaction.
@@ -27,49 +28,42 @@ macro_rules! with_tree {
 }
 
 /// Deletes a run and all below it. A refusal is a value here: it has written nothing.
-pub(super) async fn delete(
-    tx: &mut SqliteConnection,
-    run: &RunId,
-) -> Done<std::result::Result<u64, DeleteError>> {
-    let seq: Option<i64> = sqlx::query_scalar("SELECT seq FROM runs WHERE id = ?1")
-        .bind(run.as_str())
-        .fetch_optional(&mut *tx)
-        .await?;
+pub(super) fn delete(tx: &Tx<'_>, run: &RunId) -> Done<std::result::Result<u64, DeleteError>> {
+    let seq: Option<i64> =
+        tx.find("SELECT seq FROM runs WHERE id = ?1", params![run.as_str()], scalar)?;
     let Some(seq) = seq else { return Ok(Ok(0)) };
-    let live: Option<(String, String)> = sqlx::query_as(with_tree!(
-        "SELECT r.id, r.status FROM tree JOIN runs r ON r.seq = tree.seq \
+    let live: Option<(String, String)> = tx.find(
+        with_tree!(
+            "SELECT r.id, r.status FROM tree JOIN runs r ON r.seq = tree.seq \
          WHERE r.ended_at IS NULL ORDER BY r.seq LIMIT 1"
-    ))
-    .bind(seq)
-    .fetch_optional(&mut *tx)
-    .await?;
+        ),
+        params![seq],
+        tuple,
+    )?;
     if let Some((id, status)) = live {
         let status = row::status(&id, &status)?;
         return Ok(Err(DeleteError::Live { run: row::id("run id", &id)?, status }));
     }
     // A parent is always older than its child, so the nearest has the highest number.
-    let above: Option<String> = sqlx::query_scalar(
+    let above: Option<String> = tx.find(
         "WITH RECURSIVE up (seq) AS (SELECT parent FROM runs WHERE seq = ?1 UNION ALL \
          SELECT r.parent FROM up JOIN runs r ON r.seq = up.seq WHERE r.parent IS NOT NULL) \
          SELECT r.id FROM up JOIN runs r ON r.seq = up.seq WHERE r.ended_at IS NULL \
          ORDER BY r.seq DESC LIMIT 1",
-    )
-    .bind(seq)
-    .fetch_optional(&mut *tx)
-    .await?;
+        params![seq],
+        scalar,
+    )?;
     if let Some(by) = above {
         let (run, by) = (run.clone(), row::id("run id", &by)?);
         return Ok(Err(DeleteError::Needed { run, by }));
     }
-    Ok(Ok(remove(tx, seq).await?))
+    Ok(Ok(remove(tx, seq)?))
 }
 
 /// Removes a tree whose runs have all ended; returns how many they were.
-async fn remove(tx: &mut SqliteConnection, root: i64) -> Done<u64> {
-    let tree: Vec<i64> = sqlx::query_scalar(with_tree!("SELECT seq FROM tree ORDER BY seq DESC"))
-        .bind(root)
-        .fetch_all(&mut *tx)
-        .await?;
+fn remove(tx: &Tx<'_>, root: i64) -> Done<u64> {
+    let tree: Vec<i64> =
+        tx.all(with_tree!("SELECT seq FROM tree ORDER BY seq DESC"), params![root], scalar)?;
     let all = row::text(&tree)?;
     for statement in [
         "DELETE FROM run_data WHERE run IN (SELECT value FROM json_each(?1))",
@@ -81,11 +75,11 @@ async fn remove(tx: &mut SqliteConnection, root: i64) -> Done<u64> {
         "DELETE FROM signals WHERE run IN (SELECT value FROM json_each(?1))",
         "DELETE FROM events WHERE run IN (SELECT value FROM json_each(?1))",
     ] {
-        sqlx::query(statement).bind(&all).execute(&mut *tx).await?;
+        tx.execute(statement, params![&all])?;
     }
     // Those below first, for they refer to those above.
     for run in &tree {
-        sqlx::query("DELETE FROM runs WHERE seq = ?1").bind(run).execute(&mut *tx).await?;
+        tx.execute("DELETE FROM runs WHERE seq = ?1", params![run])?;
     }
     Ok(tree.len() as u64)
 }
@@ -113,112 +107,100 @@ impl SqliteStore {
         let asked = Asked { retention, now };
         let only = only.map(|only| row::text(&only)).transpose()?;
         let mut pruned = Pruned::default();
-        let trees = self.trees(asked, only.as_deref()).await?;
+        let trees = self.trees(asked, only.clone()).await?;
         for batch in trees.chunks(BATCH) {
             let batch = batch.to_vec();
-            let removed =
-                self.write(move |tx| Box::pin(async move { remove_over(tx, &batch, asked).await }));
+            let removed = self.write(move |tx| remove_over(tx, &batch, asked));
             pruned.runs += removed.await?;
         }
-        let runs = self.with_spare(asked, only.as_deref()).await?;
+        let runs = self.with_spare(asked, only.clone()).await?;
         for batch in runs.chunks(BATCH) {
             let batch = batch.to_vec();
             let cut = self.write(move |tx| {
-                Box::pin(async move {
-                    let mut checkpoints = 0;
-                    for run in batch {
-                        checkpoints += cut(tx, run, asked).await?;
-                    }
-                    Ok(checkpoints)
-                })
+                let mut checkpoints = 0;
+                for run in batch {
+                    checkpoints += cut(tx, run, asked)?;
+                }
+                Ok(checkpoints)
             });
             pruned.checkpoints += cut.await?;
         }
         if only.is_none() {
-            pruned.graphs =
-                self.write(move |tx| Box::pin(async move { prune_graphs(tx, now).await })).await?;
+            pruned.graphs = self.write(move |tx| prune_graphs(tx, now)).await?;
         }
         Ok(pruned)
     }
 
     /// Roots that may be old enough to go.
-    async fn trees(&self, asked: Asked, only: Option<&str>) -> Result<Vec<i64>> {
+    async fn trees(&self, asked: Asked, only: Option<String>) -> Result<Vec<i64>> {
         let Some(oldest) = asked.oldest() else { return Ok(Vec::new()) };
-        sqlx::query_scalar(
-            "SELECT seq FROM runs WHERE parent IS NULL AND ended_at IS NOT NULL \
+        self.read(move |tx| {
+            tx.all(
+                "SELECT seq FROM runs WHERE parent IS NULL AND ended_at IS NOT NULL \
              AND ended_at <= ?1 \
              AND (?2 IS NULL OR id IN (SELECT value FROM json_each(?2))) ORDER BY seq",
-        )
-        .bind(oldest)
-        .bind(only)
-        .fetch_all(&self.readers)
+                params![oldest, only],
+                scalar,
+            )
+        })
         .await
-        .map_err(backend)
     }
 
     /// Runs with more than one checkpoint, where their retention says anything at all.
-    async fn with_spare(&self, asked: Asked, only: Option<&str>) -> Result<Vec<i64>> {
+    async fn with_spare(&self, asked: Asked, only: Option<String>) -> Result<Vec<i64>> {
         let Retention { live, ended, .. } = asked.retention;
         if live == Keep::ALL && ended == Keep::ALL {
             return Ok(Vec::new());
         }
-        sqlx::query_scalar(
-            "SELECT r.seq FROM runs r \
+        self.read(move |tx| {
+            tx.all(
+                "SELECT r.seq FROM runs r \
              WHERE (?1 IS NULL OR r.id IN (SELECT value FROM json_each(?1))) \
              AND iif(r.ended_at IS NULL, ?2, ?3) \
              AND (SELECT min(c.seq) FROM checkpoints c WHERE c.run = r.seq) < r.checkpoint_seq \
              ORDER BY r.seq",
-        )
-        .bind(only)
-        .bind(live != Keep::ALL)
-        .bind(ended != Keep::ALL)
-        .fetch_all(&self.readers)
+                params![only, live != Keep::ALL, ended != Keep::ALL],
+                scalar,
+            )
+        })
         .await
-        .map_err(backend)
     }
 }
 
 /// Removes those of these trees that are old enough as a whole.
-async fn remove_over(tx: &mut SqliteConnection, roots: &[i64], asked: Asked) -> Done<u64> {
+fn remove_over(tx: &Tx<'_>, roots: &[i64], asked: Asked) -> Done<u64> {
     let mut removed = 0;
     for &root in roots {
-        let is_over: bool = sqlx::query_scalar(with_tree!(
-            "SELECT count(*) > 0 AND count(*) = sum(coalesce(r.ended_at <= ?2, 0)) \
+        let is_over: bool = tx.one(
+            with_tree!(
+                "SELECT count(*) > 0 AND count(*) = sum(coalesce(r.ended_at <= ?2, 0)) \
              FROM tree JOIN runs r ON r.seq = tree.seq"
-        ))
-        .bind(root)
-        .bind(asked.oldest())
-        .fetch_one(&mut *tx)
-        .await?;
+            ),
+            params![root, asked.oldest()],
+            scalar,
+        )?;
         if is_over {
-            removed += remove(tx, root).await?;
+            removed += remove(tx, root)?;
         }
     }
     Ok(removed)
 }
 
 /// Removes the checkpoints of a run that are not kept; returns how many.
-async fn cut(tx: &mut SqliteConnection, run: i64, asked: Asked) -> Done<u64> {
-    let found: Option<(Option<i64>, bool)> =
-        sqlx::query_as("SELECT checkpoint_seq, ended_at IS NOT NULL FROM runs WHERE seq = ?1")
-            .bind(run)
-            .fetch_optional(&mut *tx)
-            .await?;
+fn cut(tx: &Tx<'_>, run: i64, asked: Asked) -> Done<u64> {
+    let found: Option<(Option<i64>, bool)> = tx.find(
+        "SELECT checkpoint_seq, ended_at IS NOT NULL FROM runs WHERE seq = ?1",
+        params![run],
+        tuple,
+    )?;
     let Some((Some(last), is_over)) = found else { return Ok(0) };
     let keep = if is_over { asked.retention.ended } else { asked.retention.live };
     let rows: Vec<(i64, i64)> =
-        sqlx::query_as("SELECT seq, at FROM checkpoints WHERE run = ?1 ORDER BY seq")
-            .bind(run)
-            .fetch_all(&mut *tx)
-            .await?;
+        tx.all("SELECT seq, at FROM checkpoints WHERE run = ?1 ORDER BY seq", params![run], tuple)?;
     let numbered = rows.iter().map(|&(seq, at)| (row::uint(seq), Timestamp(at)));
     let first = int(rules::first_kept(keep, asked.now, numbered, row::uint(last)));
-    let removed = sqlx::query("DELETE FROM checkpoints WHERE run = ?1 AND seq < ?2")
-        .bind(run)
-        .bind(first)
-        .execute(&mut *tx)
-        .await?
-        .rows_affected();
+    let removed =
+        tx.execute("DELETE FROM checkpoints WHERE run = ?1 AND seq < ?2", params![run, first])?;
     if removed == 0 {
         return Ok(0);
     }
@@ -240,28 +222,19 @@ async fn cut(tx: &mut SqliteConnection, run: i64, asked: Asked) -> Done<u64> {
         "DELETE FROM effects WHERE run = ?1 AND step IN ( \
            SELECT step FROM steps WHERE run = ?1 AND covered_by <= ?2)",
     ] {
-        sqlx::query(statement).bind(run).bind(first).execute(&mut *tx).await?;
+        tx.execute(statement, params![run, first])?;
     }
-    sqlx::query("DELETE FROM signals WHERE run = ?1 AND taken_at IS NOT NULL AND key IS NULL")
-        .bind(run)
-        .execute(tx)
-        .await?;
-    Ok(removed)
+    tx.execute(
+        "DELETE FROM signals WHERE run = ?1 AND taken_at IS NOT NULL AND key IS NULL",
+        params![run],
+    )?;
+    Ok(removed as u64)
 }
 
-async fn prune_graphs(tx: &mut SqliteConnection, now: Timestamp) -> Done<u64> {
+fn prune_graphs(tx: &Tx<'_>, now: Timestamp) -> Done<u64> {
     let grace = i64::try_from(GRAPH_GRACE.as_millis()).unwrap_or(i64::MAX);
-    sqlx::query(
-        "UPDATE graphs SET unneeded_since = iif( \
-           EXISTS (SELECT 1 FROM runs WHERE graph_hash = hash), NULL, coalesce(unneeded_since, ?1))",
-    )
-    .bind(now.as_millis())
-    .execute(&mut *tx)
-    .await?;
-    Ok(sqlx::query("DELETE FROM graphs WHERE unneeded_since + ?2 <= ?1")
-        .bind(now.as_millis())
-        .bind(grace)
-        .execute(tx)
-        .await?
-        .rows_affected())
+    tx.execute("UPDATE graphs SET unneeded_since = iif( \
+           EXISTS (SELECT 1 FROM runs WHERE graph_hash = hash), NULL, coalesce(unneeded_since, ?1))", params![now.as_millis()])?;
+    let sql = "DELETE FROM graphs WHERE unneeded_since + ?2 <= ?1";
+    Ok(tx.execute(sql, (now.as_millis(), grace))? as u64)
 }

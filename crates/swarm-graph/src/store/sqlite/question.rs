@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use rusqlite::params;
 use serde_json::Value;
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{QueryBuilder, Sqlite};
 use swarm_core::escalation::{Answerer, Block, BlockStatus};
 use swarm_core::id::{BlockId, RunId};
 use swarm_core::port::store::{AnswerError, Questions, Result, SignalKind};
 use swarm_core::time::Timestamp;
 
 use super::super::rules;
-use super::row::{self, backend, block_status, select_blocks};
+use super::row::{self, block_status, select_blocks};
 use super::signal::{self, Woken};
+use super::tx::{Query, Tx};
 use super::{Done, SqliteStore, commit};
 
 #[async_trait]
@@ -26,24 +26,21 @@ impl Questions for SqliteStore {
         at: Timestamp,
     ) -> std::result::Result<Block, AnswerError> {
         let block = block.clone();
-        self.write(move |tx| Box::pin(async move { answer(tx, &block, &value, by, at).await }))
-            .await?
+        self.write(move |tx| answer(tx, &block, &value, by, at)).await?
     }
 
     async fn block(&self, block: &BlockId) -> Result<Option<Block>> {
-        sqlx::query(select_blocks!("WHERE b.id = ?1"))
-            .bind(block.as_str())
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(backend)?
-            .map(|found| row::block(&found))
-            .transpose()
+        let block = block.clone();
+        self.read(move |tx| {
+            tx.find(select_blocks!("WHERE b.id = ?1"), [block.as_str()], |row| Ok(row::block(row)?))
+        })
+        .await
     }
 
     async fn blocks(&self, run: Option<&RunId>, status: Option<BlockStatus>) -> Result<Vec<Block>> {
-        let mut query = QueryBuilder::<Sqlite>::new(select_blocks!("WHERE TRUE"));
+        let mut query = Query::new(select_blocks!("WHERE TRUE"));
         if let Some(run) = run {
-            query.push(" AND r.id = ").push_bind(run.as_str());
+            query.push(" AND r.id = ").bind(run.as_str().to_owned());
         }
         match status {
             // Spelled out, so that the index of open blocks serves it.
@@ -51,83 +48,71 @@ impl Questions for SqliteStore {
                 query.push(" AND b.status = 'open'");
             }
             Some(status) => {
-                query.push(" AND b.status = ").push_bind(block_status(status));
+                query.push(" AND b.status = ").bind(block_status(status).to_owned());
             }
             None => {}
         }
-        let found =
-            query.push(" ORDER BY b.n").build().fetch_all(&self.readers).await.map_err(backend)?;
-        found.iter().map(row::block).collect()
+        query.push(" ORDER BY b.n");
+        self.read(move |tx| query.all(tx, |row| Ok(row::block(row)?))).await
     }
 }
 
 /// Closes an open block. A refusal is a value here: it has written nothing to be undone.
-async fn answer(
-    tx: &mut SqliteConnection,
+fn answer(
+    tx: &Tx<'_>,
     id: &BlockId,
     value: &Arc<Value>,
     by: Answerer,
     at: Timestamp,
 ) -> Done<std::result::Result<Block, AnswerError>> {
-    let found = sqlx::query(select_blocks!("WHERE b.id = ?1"))
-        .bind(id.as_str())
-        .fetch_optional(&mut *tx)
-        .await?;
-    let Some(found) = found else { return Ok(Err(AnswerError::Unknown(id.clone()))) };
-    let run: i64 = row::column(&found, "run_seq")?;
-    let mut block = row::block(&found)?;
+    let found = tx.find(select_blocks!("WHERE b.id = ?1"), [id.as_str()], |row| {
+        Ok((row::column::<i64>(row, "run_seq")?, row::block(row)?))
+    })?;
+    let Some((run, mut block)) = found else { return Ok(Err(AnswerError::Unknown(id.clone()))) };
     match rules::takes_answer(&block, value, &by) {
         Ok(true) => {}
         Ok(false) => return Ok(Ok(block)),
         Err(refusal) => return Ok(Err(refusal)),
     }
-    sqlx::query(
+    tx.execute(
         "UPDATE blocks SET status = 'answered', answer = ?2, answered_by = ?3, answered_at = ?4 \
          WHERE id = ?1 AND status = 'open'",
-    )
-    .bind(id.as_str())
-    .bind(row::text(value)?)
-    .bind(row::text(&by)?)
-    .bind(at.as_millis())
-    .execute(&mut *tx)
-    .await?;
+        params![id.as_str(), row::text(value)?, row::text(&by)?, at.as_millis()],
+    )?;
     block.status = BlockStatus::Answered;
     block.answer = Some((**value).clone());
     block.answered_by = Some(by);
     block.answered_at = Some(at);
     let mut woken = Woken::default();
     let answered = SignalKind::Answered { block: id.clone(), value: Arc::clone(value) };
-    signal::send(tx, &[run], &answered, at, &mut woken).await?;
-    let ancestors = signal::ancestors(tx, run).await?;
+    signal::send(tx, &[run], &answered, at, &mut woken)?;
+    let ancestors = signal::ancestors(tx, run)?;
     if !ancestors.is_empty() {
-        let record = commit::record(tx, run).await?;
+        let record = commit::record(tx, run)?;
         let heard = rules::answered(&record.start, &block);
-        signal::send(tx, &ancestors, &heard, at, &mut woken).await?;
+        signal::send(tx, &ancestors, &heard, at, &mut woken)?;
     }
     Ok(Ok(block))
 }
 
 /// Withdraws those of these blocks that are open and of this run.
-pub(super) async fn withdraw(tx: &mut SqliteConnection, run: i64, blocks: &[BlockId]) -> Done<()> {
+pub(super) fn withdraw(tx: &Tx<'_>, run: i64, blocks: &[BlockId]) -> Done<()> {
     if blocks.is_empty() {
         return Ok(());
     }
-    sqlx::query(
+    tx.execute(
         "UPDATE blocks SET status = 'withdrawn' WHERE run = ?1 AND status = 'open' \
          AND id IN (SELECT value FROM json_each(?2))",
-    )
-    .bind(run)
-    .bind(row::text(&blocks)?)
-    .execute(tx)
-    .await?;
+        params![run, row::text(&blocks)?],
+    )?;
     Ok(())
 }
 
 /// Withdraws all open blocks of a run.
-pub(super) async fn withdraw_all(tx: &mut SqliteConnection, run: i64) -> Done<()> {
-    sqlx::query("UPDATE blocks SET status = 'withdrawn' WHERE run = ?1 AND status = 'open'")
-        .bind(run)
-        .execute(tx)
-        .await?;
+pub(super) fn withdraw_all(tx: &Tx<'_>, run: i64) -> Done<()> {
+    tx.execute(
+        "UPDATE blocks SET status = 'withdrawn' WHERE run = ?1 AND status = 'open'",
+        params![run],
+    )?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Letting go of a run: handed back, parked, or ended, and what the end means to others.
 
-use sqlx::sqlite::SqliteConnection;
+use rusqlite::params;
 use swarm_core::id::RunId;
 use swarm_core::port::store::{Release, SignalKind};
 use swarm_core::run::{RunRecord, RunStatus};
@@ -11,23 +11,22 @@ use super::super::rules;
 use super::claim::Held;
 use super::row::{self, int};
 use super::signal::{self, Woken};
+use super::tx::{Tx, scalar};
 use super::{Done, commit, journal, question};
 
 /// Keeps the worker's slot for the run as long as a question of it is open.
-pub(super) async fn reserve(tx: &mut SqliteConnection, run: i64) -> Done<()> {
-    sqlx::query(
+pub(super) fn reserve(tx: &Tx<'_>, run: i64) -> Done<()> {
+    tx.execute(
         "UPDATE runs SET reserved_by = iif(EXISTS \
            (SELECT 1 FROM blocks WHERE run = ?1 AND status = 'open'), lease_owner, NULL) \
          WHERE seq = ?1",
-    )
-    .bind(run)
-    .execute(tx)
-    .await?;
+        params![run],
+    )?;
     Ok(())
 }
 
-pub(super) async fn let_go(
-    tx: &mut SqliteConnection,
+pub(super) fn let_go(
+    tx: &Tx<'_>,
     run: &RunId,
     held: &Held,
     release: Release,
@@ -36,89 +35,72 @@ pub(super) async fn let_go(
 ) -> Done<()> {
     match release {
         Release::Ready => {
-            sqlx::query(
+            tx.execute(
                 "UPDATE runs SET status = 'ready', lease_owner = NULL, lease_until = NULL \
                  WHERE seq = ?1",
-            )
-            .bind(held.seq)
-            .execute(tx)
-            .await?;
+                params![held.seq],
+            )?;
             woken.add(run.clone());
             Ok(())
         }
         Release::Waiting { wake_at, seen } => {
-            let ready = park(tx, held.seq, wake_at, seen).await?;
+            let ready = park(tx, held.seq, wake_at, seen)?;
             if ready {
                 woken.add(run.clone());
             }
             Ok(())
         }
         Release::Ended { status, output, failure } => {
-            end(tx, held.seq, status, at).await?;
-            sqlx::query("UPDATE run_data SET output = ?2, failure = ?3 WHERE run = ?1")
-                .bind(held.seq)
-                .bind(output.map(|output| row::text(&output)).transpose()?)
-                .bind(failure.map(|failure| row::text(&failure)).transpose()?)
-                .execute(&mut *tx)
-                .await?;
-            tell_ended(tx, held, at, woken).await
+            end(tx, held.seq, status, at)?;
+            tx.execute(
+                "UPDATE run_data SET output = ?2, failure = ?3 WHERE run = ?1",
+                params![
+                    held.seq,
+                    output.map(|output| row::text(&output)).transpose()?,
+                    failure.map(|failure| row::text(&failure)).transpose()?
+                ],
+            )?;
+            tell_ended(tx, held, at, woken)
         }
     }
 }
 
 /// Parks a run, or makes it ready if a signal that was not seen is there; says which.
-async fn park(
-    tx: &mut SqliteConnection,
-    run: i64,
-    wake_at: Option<Timestamp>,
-    seen: u64,
-) -> Done<bool> {
-    Ok(sqlx::query_scalar(
+fn park(tx: &Tx<'_>, run: i64, wake_at: Option<Timestamp>, seen: u64) -> Done<bool> {
+    Ok(tx.one(
         "WITH unseen (there) AS (SELECT EXISTS \
            (SELECT 1 FROM signals WHERE run = ?1 AND taken_at IS NULL AND id > ?3)) \
          UPDATE runs SET lease_owner = NULL, lease_until = NULL, \
          status = iif(unseen.there, 'ready', 'waiting'), wake_at = iif(unseen.there, NULL, ?2) \
          FROM unseen WHERE seq = ?1 RETURNING status = 'ready'",
-    )
-    .bind(run)
-    .bind(wake_at.map(Timestamp::as_millis))
-    .bind(int(seen))
-    .fetch_one(tx)
-    .await?)
+        params![run, wake_at.map(Timestamp::as_millis), int(seen)],
+        scalar,
+    )?)
 }
 
-async fn end(tx: &mut SqliteConnection, run: i64, status: RunStatus, at: Timestamp) -> Done<()> {
-    sqlx::query(
+fn end(tx: &Tx<'_>, run: i64, status: RunStatus, at: Timestamp) -> Done<()> {
+    tx.execute(
         "UPDATE runs SET status = ?2, lease_owner = NULL, lease_until = NULL, \
          reserved_by = NULL, ended_at = ?3 WHERE seq = ?1",
-    )
-    .bind(run)
-    .bind(status.as_str())
-    .bind(at.as_millis())
-    .execute(&mut *tx)
-    .await?;
-    question::withdraw_all(tx, run).await?;
-    let left = journal::unfinished(tx, run).await?;
-    journal::book(tx, run, left, Spend::default()).await
+        params![run, status.as_str(), at.as_millis()],
+    )?;
+    question::withdraw_all(tx, run)?;
+    let left = journal::unfinished(tx, run)?;
+    journal::book(tx, run, left, Spend::default())
 }
 
 /// Tells those above a run that it has ended.
-async fn tell_ended(
-    tx: &mut SqliteConnection,
-    held: &Held,
-    at: Timestamp,
-    woken: &mut Woken,
-) -> Done<()> {
+fn tell_ended(tx: &Tx<'_>, held: &Held, at: Timestamp, woken: &mut Woken) -> Done<()> {
     if !held.has_parent {
         return Ok(());
     }
-    let RunRecord { start, status, output, failure, .. } = commit::record(tx, held.seq).await?;
-    let ancestors = signal::ancestors(tx, held.seq).await?;
+    let RunRecord { start, status, output, failure, .. } = commit::record(tx, held.seq)?;
+    let ancestors = signal::ancestors(tx, held.seq)?;
     if start.parent.as_ref().is_some_and(|parent| parent.awaited) {
         let (run, output, failure) = (start.id.clone(), output.clone(), failure.clone());
         let ended = SignalKind::ChildEnded { run, status, output, failure };
-        signal::send(tx, &ancestors[..1], &ended, at, woken).await?;
+        signal::send(tx, &ancestors[..1], &ended, at, woken)?;
     }
     let finished = rules::finished(&start, status, output.as_ref(), failure.as_ref());
-    signal::send(tx, &ancestors, &finished, at, woken).await
+    signal::send(tx, &ancestors, &finished, at, woken)
 }

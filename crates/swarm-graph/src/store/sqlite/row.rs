@@ -3,10 +3,10 @@
 //! Numbers are signed in SQLite and unsigned here: an amount too large for the file is cut to
 //! [`AMOUNT_MAX`], far above anything real, so that sums in SQL never overflow into floats.
 
+use rusqlite::types::FromSql;
+use rusqlite::{Row, RowIndex};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
 use swarm_core::escalation::{Block, BlockStatus};
 use swarm_core::event::{Event, EventKind};
 use swarm_core::id::{InvalidId, RunId};
@@ -57,11 +57,6 @@ pub(super) fn corrupt(what: &'static str, id: &str, why: impl ToString) -> Error
     Error::Corrupt { what, id: id.to_owned(), why: why.to_string() }
 }
 
-/// A failure of SQLite's on the way to a caller.
-pub(super) fn backend(error: sqlx::Error) -> Error {
-    Error::Backend(Box::new(error))
-}
-
 /// A status as stored.
 pub(super) fn status(run: &str, text: &str) -> Result<RunStatus> {
     match text {
@@ -107,19 +102,19 @@ pub(super) struct StoredRun {
 }
 
 /// Reads a row of [`select_runs`].
-pub(super) fn run(row: &SqliteRow) -> Result<StoredRun> {
+pub(super) fn run(row: &Row<'_>) -> Result<StoredRun> {
     Ok(StoredRun { checkpoint_seq: column(row, "checkpoint_seq")?, record: record(row)? })
 }
 
-fn record(row: &SqliteRow) -> Result<RunRecord> {
-    let name: &str = column(row, "id")?;
-    let owner = |of| column::<Option<&str>>(row, of)?.map(|text| id("worker id", text)).transpose();
+fn record(row: &Row<'_>) -> Result<RunRecord> {
+    let name = word(row, "id")?;
+    let owner = |of| some_word(row, of)?.map(|text| id("worker id", text)).transpose();
     let moment = |of| Ok::<_, Error>(column::<Option<i64>>(row, of)?.map(Timestamp));
-    let data = |of| column::<Option<&str>>(row, of);
+    let data = |of| some_word(row, of);
     Ok(RunRecord {
         start: start(row, name)?,
         forked_from: origin(row)?,
-        status: status(name, column(row, "status")?)?,
+        status: status(name, word(row, "status")?)?,
         epoch: Epoch(uint(column(row, "epoch")?)),
         lease_owner: owner("lease_owner")?,
         lease_until: moment("lease_until")?,
@@ -135,30 +130,30 @@ fn record(row: &SqliteRow) -> Result<RunRecord> {
     })
 }
 
-fn origin(row: &SqliteRow) -> Result<Option<Origin>> {
-    let Some(run) = column::<Option<&str>>(row, "forked_from")? else { return Ok(None) };
+fn origin(row: &Row<'_>) -> Result<Option<Origin>> {
+    let Some(run) = some_word(row, "forked_from")? else { return Ok(None) };
     Ok(Some(Origin { run: id("run id", run)?, seq: uint(column(row, "forked_seq")?) }))
 }
 
-fn start(row: &SqliteRow, name: &str) -> Result<NewRun> {
+fn start(row: &Row<'_>, name: &str) -> Result<NewRun> {
     let run: RunId = id("run id", name)?;
-    let parent: Option<&str> = column(row, "parent")?;
+    let parent = some_word(row, "parent")?;
     Ok(NewRun {
         id: run,
-        graph: id("graph name", column(row, "graph")?)?,
-        graph_hash: swarm_core::id::GraphHash(column::<&str>(row, "graph_hash")?.into()),
-        queue: id("queue name", column(row, "queue")?)?,
-        input: json("input", name, column(row, "input")?)?,
+        graph: id("graph name", word(row, "graph")?)?,
+        graph_hash: swarm_core::id::GraphHash(word(row, "graph_hash")?.into()),
+        queue: id("queue name", word(row, "queue")?)?,
+        input: json("input", name, word(row, "input")?)?,
         parent: match parent {
             None => None,
             Some(parent) => Some(Parent {
                 run: id("run id", parent)?,
-                step: id("step id", column(row, "parent_step")?)?,
+                step: id("step id", word(row, "parent_step")?)?,
                 awaited: column(row, "parent_awaits")?,
             }),
         },
         priority: column(row, "priority")?,
-        labels: json("labels", name, column(row, "labels")?)?,
+        labels: json("labels", name, word(row, "labels")?)?,
         limit: limit(column(row, "limit_usd")?, column(row, "limit_tokens")?),
     })
 }
@@ -168,7 +163,7 @@ pub(super) fn limit(usd: Option<i64>, tokens: Option<i64>) -> Limit {
     Limit { usd: usd.map(|usd| UsdMicros(uint(usd))), tokens: tokens.map(uint) }
 }
 
-fn spend(row: &SqliteRow, usd: &str, tokens: &str) -> Result<Spend> {
+fn spend(row: &Row<'_>, usd: &str, tokens: &str) -> Result<Spend> {
     Ok(Spend { usd: UsdMicros(uint(column(row, usd)?)), tokens: uint(column(row, tokens)?) })
 }
 
@@ -186,21 +181,21 @@ macro_rules! select_blocks {
 pub(super) use select_blocks;
 
 /// Reads a row of [`select_blocks`].
-pub(super) fn block(row: &SqliteRow) -> Result<Block> {
-    let name: &str = column(row, "id")?;
-    let status = match column(row, "status")? {
+pub(super) fn block(row: &Row<'_>) -> Result<Block> {
+    let name = word(row, "id")?;
+    let status = match word(row, "status")? {
         "open" => BlockStatus::Open,
         "answered" => BlockStatus::Answered,
         "withdrawn" => BlockStatus::Withdrawn,
         other => return Err(corrupt("block", name, format!("its status is `{other}`"))),
     };
-    let answer: Option<&str> = column(row, "answer")?;
-    let by: Option<&str> = column(row, "answered_by")?;
+    let answer = some_word(row, "answer")?;
+    let by = some_word(row, "answered_by")?;
     Ok(Block {
         id: id("block id", name)?,
-        run: id("run id", column(row, "run")?)?,
-        step: id("step id", column(row, "step")?)?,
-        ask: json("block", name, column(row, "ask")?)?,
+        run: id("run id", word(row, "run")?)?,
+        step: id("step id", word(row, "step")?)?,
+        ask: json("block", name, word(row, "ask")?)?,
         status,
         asked_at: Timestamp(column(row, "asked_at")?),
         remind_at: column::<Option<i64>>(row, "remind_at")?.map(Timestamp),
@@ -211,22 +206,35 @@ pub(super) fn block(row: &SqliteRow) -> Result<Block> {
 }
 
 /// Reads an event of `run`.
-pub(super) fn event(run: &RunId, row: &SqliteRow) -> Result<Event> {
-    let step: Option<&str> = column(row, "step")?;
+pub(super) fn event(run: &RunId, row: &Row<'_>) -> Result<Event> {
+    let step = some_word(row, "step")?;
     Ok(Event {
         run: run.clone(),
         seq: uint(column(row, "seq")?),
         at: Timestamp(column(row, "at")?),
         kind: EventKind(column::<String>(row, "kind")?.into()),
         step: step.map(|text| id("step id", text)).transpose()?,
-        data: json("event", run.as_str(), column(row, "data")?)?,
+        data: json("event", run.as_str(), word(row, "data")?)?,
     })
 }
 
 /// One column of a row.
-pub(super) fn column<'r, T>(row: &'r SqliteRow, name: &str) -> Result<T>
-where
-    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-{
-    row.try_get(name).map_err(backend)
+pub(super) fn column<T: FromSql>(row: &Row<'_>, name: &str) -> Result<T> {
+    row.get(name).map_err(backend)
+}
+
+/// One column of a row that is text.
+pub(super) fn word<'r>(row: &'r Row<'_>, at: impl RowIndex) -> Result<&'r str> {
+    let text = row.get_ref(at).map_err(backend)?.as_str();
+    text.map_err(|error| Error::Backend(Box::new(error)))
+}
+
+/// One column of a row that is text or nothing.
+fn some_word<'r>(row: &'r Row<'_>, at: impl RowIndex) -> Result<Option<&'r str>> {
+    let text = row.get_ref(at).map_err(backend)?.as_str_or_null();
+    text.map_err(|error| Error::Backend(Box::new(error)))
+}
+
+fn backend(error: rusqlite::Error) -> Error {
+    Error::Backend(Box::new(error))
 }

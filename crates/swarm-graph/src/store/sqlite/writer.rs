@@ -1,70 +1,98 @@
-//! The one task of a process that writes: it commits together what waits together.
+//! The one thread of a process that writes: it commits together what waits together.
 //!
 //! A sync to disk costs the same for one write as for fifty. While one is under way, requests
 //! queue up; then the writer takes them all, runs each behind a savepoint, so that a failing one
 //! leaves the others alone, commits once, and only then answers any of them. A caller that stops
 //! waiting does not stop its write.
 
-use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
 
-use async_trait::async_trait;
-use futures::future::BoxFuture;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions as _, Connection as _};
+use rusqlite::{Connection, ErrorCode};
 use swarm_core::port::store::{Error, Result};
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::sync::{oneshot, watch};
 
-use super::Done;
+#[cfg(feature = "testkit")]
+use super::fault::Faults;
+use super::schema::Place;
+use super::tx::Tx;
+use super::{Done, closed};
 
-/// How many requests may wait before callers wait for a place in the queue.
-const QUEUE_LEN: usize = 1024;
-
-/// The way to the writing task.
+/// The way to the writing thread.
 #[derive(Debug)]
 pub(super) struct Writer {
-    requests: mpsc::Sender<Box<dyn Request>>,
-    closing: CancellationToken,
-    task: TaskTracker,
+    /// `None` once closed. What waits in the queue is bounded by who waits for an answer.
+    requests: Mutex<Option<Sender<Box<dyn Request>>>>,
+    /// Its sender goes when the thread ends.
+    ended: watch::Receiver<()>,
+    #[cfg(feature = "testkit")]
+    pub(super) faults: Arc<Faults>,
 }
 
 impl Writer {
-    /// Starts the task.
+    /// Starts the thread.
     pub(super) fn start(
-        connection: SqliteConnection,
-        options: SqliteConnectOptions,
+        connection: Connection,
+        place: Place,
         batch_max: usize,
-    ) -> Self {
-        let (requests, queue) = mpsc::channel(QUEUE_LEN);
-        let closing = CancellationToken::new();
-        let task = TaskTracker::new();
-        let desk = Desk { connection, options, batch_max };
-        task.spawn(desk.serve(queue, closing.clone()));
-        task.close();
-        Self { requests, closing, task }
+    ) -> std::io::Result<Self> {
+        let (requests, queue) = mpsc::channel();
+        let (running, ended) = watch::channel(());
+        #[cfg(feature = "testkit")]
+        let faults = Arc::new(Faults::default());
+        let desk = Desk {
+            connection,
+            place,
+            batch_max,
+            #[cfg(feature = "testkit")]
+            faults: faults.clone(),
+        };
+        std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(move || {
+            desk.serve(&queue);
+            drop(running);
+        })?;
+        Ok(Self {
+            requests: Mutex::new(Some(requests)),
+            ended,
+            #[cfg(feature = "testkit")]
+            faults,
+        })
     }
 
     /// Runs `work` in a transaction; `Ok` once that is durable.
     pub(super) async fn write<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Done<T>> + Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Done<T> + Send + 'static,
     {
+        #[cfg(feature = "testkit")]
+        self.faults.join();
         let (reply, answer) = oneshot::channel();
-        let request = Work { work: Some(work), done: None, reply };
-        if self.requests.send(Box::new(request)).await.is_err() {
-            return Err(Error::Backend("the store is closed".into()));
+        let request = Box::new(Work { work: Some(work), done: None, reply });
+        let is_sent = {
+            let requests = self.requests.lock().expect("nothing panics while it holds the queue");
+            requests.as_ref().is_some_and(|queue| queue.send(request).is_ok())
+        };
+        if is_sent && let Ok(answer) = answer.await {
+            return answer;
         }
-        answer
-            .await
-            .unwrap_or_else(|_| Err(Error::Unknown("the writer ended before it answered".into())))
+        // Who has died hears nothing any more.
+        #[cfg(feature = "testkit")]
+        if self.faults.is_dead() {
+            std::future::pending::<()>().await;
+        }
+        Err(if is_sent {
+            Error::Unknown("the writer ended before it answered".into())
+        } else {
+            closed()
+        })
     }
 
-    /// Finishes what waits, then ends the task.
+    /// Finishes what waits, then ends the thread.
     pub(super) async fn close(&self) {
-        self.closing.cancel();
-        self.task.wait().await;
+        self.requests.lock().expect("nothing panics while it holds the queue").take();
+        // Nothing is ever sent: this returns when the sender goes.
+        let _ = self.ended.clone().changed().await;
     }
 }
 
@@ -72,16 +100,15 @@ impl Writer {
 enum End {
     Committed,
     /// Nothing of it is there.
-    Failed(Arc<sqlx::Error>),
+    Failed(Arc<rusqlite::Error>),
     /// The commit itself failed: it may be there or not.
-    Unknown(Arc<sqlx::Error>),
+    Unknown(Arc<rusqlite::Error>),
 }
 
 /// One caller's wish.
-#[async_trait]
 trait Request: Send {
     /// Does it inside a transaction; `false` if that part must be undone.
-    async fn run(&mut self, tx: &mut SqliteConnection) -> bool;
+    fn run(&mut self, tx: &Tx<'_>) -> bool;
 
     /// Tells the caller.
     fn answer(self: Box<Self>, end: &End);
@@ -93,15 +120,14 @@ struct Work<T, F> {
     reply: oneshot::Sender<Result<T>>,
 }
 
-#[async_trait]
 impl<T, F> Request for Work<T, F>
 where
     T: Send,
-    F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Done<T>> + Send,
+    F: FnOnce(&Tx<'_>) -> Done<T> + Send,
 {
-    async fn run(&mut self, tx: &mut SqliteConnection) -> bool {
+    fn run(&mut self, tx: &Tx<'_>) -> bool {
         let Some(work) = self.work.take() else { return false };
-        let done = work(tx).await;
+        let done = work(tx);
         let keep = done.is_ok();
         self.done = Some(done);
         keep
@@ -122,80 +148,130 @@ where
     }
 }
 
-/// The task's own things.
+/// The thread's own things.
 struct Desk {
-    connection: SqliteConnection,
-    options: SqliteConnectOptions,
+    connection: Connection,
+    place: Place,
     batch_max: usize,
+    #[cfg(feature = "testkit")]
+    faults: Arc<Faults>,
+}
+
+/// Passes a crash point of the writer: `None` from its function if the process dies there.
+macro_rules! die {
+    ($desk:expr, $point:literal) => {
+        #[cfg(feature = "testkit")]
+        {
+            const { assert!(crate::testkit::is_crash_point($point), "not in CRASH_POINTS") };
+            if $desk.faults.dies_at($point) {
+                return None;
+            }
+        }
+    };
 }
 
 impl Desk {
-    async fn serve(
-        mut self,
-        mut queue: mpsc::Receiver<Box<dyn Request>>,
-        closing: CancellationToken,
-    ) {
+    fn serve(mut self, queue: &Receiver<Box<dyn Request>>) {
         let mut batch = Vec::new();
-        loop {
-            let taken = tokio::select! {
-                taken = queue.recv_many(&mut batch, self.batch_max) => taken,
-                () = closing.cancelled(), if !queue.is_closed() => {
-                    queue.close();
-                    continue;
-                }
-            };
-            if taken == 0 {
-                break;
-            }
-            let end = self.transact(&mut batch).await;
+        while let Ok(first) = queue.recv() {
+            batch.push(first);
+            batch.extend(queue.try_iter().take(self.batch_max.saturating_sub(1)));
+            // A process that died answers nobody, and its transaction is undone.
+            let Some(end) = self.transact(&mut batch) else { return };
             for request in batch.drain(..) {
                 request.answer(&end);
             }
             if !matches!(end, End::Committed) {
-                self.reconnect().await;
+                self.reconnect();
             }
         }
         // The last one out folds the log into the file; a failure leaves it to the next opening.
-        let _ = self.connection.close().await;
+        let _ = self.connection.close();
     }
 
     /// Runs all requests in one transaction.
-    async fn transact(&mut self, batch: &mut [Box<dyn Request>]) -> End {
-        match self.attempt(batch).await {
-            Ok(end) => end,
-            Err(error) => End::Failed(Arc::new(error)),
+    fn transact(&self, batch: &mut [Box<dyn Request>]) -> Option<End> {
+        die!(self, "sqlite:before-begin");
+        let failed = |error| Some(End::Failed(Arc::new(error)));
+        if let Err(error) = self.control("BEGIN IMMEDIATE") {
+            return failed(error);
         }
+        die!(self, "sqlite:begun");
+        let has_any = match self.run_all(batch) {
+            Ok(has_any) => has_any,
+            Err(error) => return failed(error),
+        };
+        #[cfg(feature = "testkit")]
+        if self.faults.is_dead() {
+            return None;
+        }
+        die!(self, "sqlite:before-commit");
+        if !has_any {
+            return self.control("ROLLBACK").map_or_else(failed, |()| Some(End::Committed));
+        }
+        let end = match self.control("COMMIT") {
+            Ok(()) => End::Committed,
+            Err(error) => self.not_committed(error),
+        };
+        die!(self, "sqlite:committed");
+        Some(end)
     }
 
-    async fn attempt(
-        &mut self,
+    /// Whether anything of the requests is to be kept.
+    fn run_all(
+        &self,
         batch: &mut [Box<dyn Request>],
-    ) -> std::result::Result<End, sqlx::Error> {
-        let mut tx = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+    ) -> std::result::Result<bool, rusqlite::Error> {
+        #[cfg(not(feature = "testkit"))]
+        let tx = Tx::new(&self.connection);
+        #[cfg(feature = "testkit")]
+        let tx = Tx::faulty(&self.connection, &self.faults);
         if let [request] = batch {
-            if !request.run(&mut tx).await {
-                tx.rollback().await?;
-                return Ok(End::Committed);
-            }
-        } else {
-            for request in batch {
-                let mut savepoint = tx.begin().await?;
-                if request.run(&mut savepoint).await {
-                    savepoint.commit().await?;
-                } else {
-                    savepoint.rollback().await?;
-                }
-            }
+            let keep = request.run(&tx);
+            return self.still_open().map(|()| keep);
         }
-        Ok(match tx.commit().await {
-            Ok(()) => End::Committed,
-            Err(error) => End::Unknown(Arc::new(error)),
-        })
+        let mut has_any = false;
+        for request in batch {
+            self.control("SAVEPOINT request")?;
+            let keep = request.run(&tx);
+            self.still_open()?;
+            if !keep {
+                self.control("ROLLBACK TO request")?;
+            }
+            self.control("RELEASE request")?;
+            has_any |= keep;
+        }
+        Ok(has_any)
+    }
+
+    /// When the disk is full or fails, SQLite undoes the whole transaction by itself; a request
+    /// that ran after that would be committed alone.
+    fn still_open(&self) -> std::result::Result<(), rusqlite::Error> {
+        if !self.connection.is_autocommit() {
+            return Ok(());
+        }
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT_ROLLBACK);
+        let why = "the file failed, and the transaction was undone".to_owned();
+        Err(rusqlite::Error::SqliteFailure(code, Some(why)))
+    }
+
+    /// A full disk is told before the mark of the commit is written; after any other failure it
+    /// may or may not be there.
+    fn not_committed(&self, error: rusqlite::Error) -> End {
+        let is_full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
+        if is_full && (self.connection.is_autocommit() || self.control("ROLLBACK").is_ok()) {
+            return End::Failed(Arc::new(error));
+        }
+        End::Unknown(Arc::new(error))
+    }
+
+    fn control(&self, sql: &'static str) -> std::result::Result<(), rusqlite::Error> {
+        self.connection.prepare_cached(sql)?.execute([]).map(drop)
     }
 
     /// After a failure of the file itself, a fresh connection is the one thing that may help.
-    async fn reconnect(&mut self) {
-        match self.options.connect().await {
+    fn reconnect(&mut self) {
+        match self.place.connect() {
             Ok(fresh) => self.connection = fresh,
             Err(error) => tracing::error!(%error, "The store cannot be opened again."),
         }
