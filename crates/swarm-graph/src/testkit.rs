@@ -20,9 +20,9 @@ pub mod postgres;
 mod world;
 
 pub use self::clock::{ManualClock, SeededEntropy, VirtualClock};
-pub use self::crash::{CRASH_POINTS, Life, is_crash_point, live};
 #[cfg(feature = "sqlite")]
 pub(crate) use self::crash::LifeHandle;
+pub use self::crash::{CRASH_POINTS, Life, is_crash_point, live};
 pub(crate) use self::crash::{life, reach};
 pub use self::everywhere::{Broken, CrashTest, Disk, Report, crash_everywhere};
 pub use self::mortal::{Death, MortalStore};

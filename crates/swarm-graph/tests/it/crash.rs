@@ -83,10 +83,8 @@ fn created_claimed() -> CrashTest<'static> {
 fn check(reports: &[Report; 2], is_of_store: impl Fn(&str) -> bool) {
     reports.iter().for_each(|report| println!("{report}"));
     let is_reached = |point: &str| reports.iter().any(|report| report.points.contains_key(point));
-    let never: Vec<_> = CRASH_POINTS
-        .iter()
-        .filter(|point| is_of_store(point) && !is_reached(point))
-        .collect();
+    let never: Vec<_> =
+        CRASH_POINTS.iter().filter(|point| is_of_store(point) && !is_reached(point)).collect();
     assert!(never.is_empty(), "registered, but never reached: {never:?}");
     assert!(reports[0].crashes as usize > CRASH_POINTS.len(), "{}", reports[0]);
     let facts = reports.each_ref().map(|report| (report.effects, report.questions));
