@@ -3,12 +3,12 @@
 //! What a newcomer gets wrong: a run stays on the version that it was started with, so no change
 //! breaks a run by itself. What is judged here is moving it: see [`crate::migrate`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use swarm_core::id::NodeName;
 
-use crate::graph::{Exits, Graph, GraphNode, Work};
+use crate::graph::{Exits, Graph, GraphNode, Race, Work};
 
 /// One difference between two versions.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -25,7 +25,9 @@ pub fn diff(old: &Graph, new: &Graph) -> Vec<Change> {
     let mut changes = Changes(Vec::new());
     changes.head(old, new);
     changes.channels(old, new);
+    changes.signals(old, new);
     changes.nodes(old, new);
+    changes.races(old, new);
     changes.0
 }
 
@@ -127,6 +129,66 @@ impl Changes {
         }
         for name in new.channels.keys().filter(|name| !old.channels.contains_key(*name)) {
             self.safe(format!("channel `{name}` is new; a live run gets its default"));
+        }
+    }
+
+    fn signals(&mut self, old: &Graph, new: &Graph) {
+        let (old, new) = match (&old.signals, &new.signals) {
+            (None, None) => return,
+            (Some(_), None) => return self.safe("signals of any name are taken now".to_owned()),
+            (None, Some(_)) => {
+                return self.risky(
+                    "only the signals that are declared are taken now".to_owned(),
+                    "a run whose mailbox holds another one is refused",
+                );
+            }
+            (Some(old), Some(new)) => (old, new),
+        };
+        for (name, schema) in old {
+            match new.get(name) {
+                None => self.risky(
+                    format!("signal `{name}` is gone"),
+                    "a run whose mailbox holds one is refused",
+                ),
+                Some(other) if other != schema => self.risky(
+                    format!("signal `{name}` carries something else"),
+                    "a run whose mailbox holds one that does not fit is refused",
+                ),
+                Some(_) => {}
+            }
+        }
+        for name in new.keys().filter(|name| !old.contains_key(*name)) {
+            self.safe(format!("signal `{name}` is new"));
+        }
+    }
+
+    fn races(&mut self, old: &Graph, new: &Graph) {
+        let renames = renames(old, new);
+        let renamed = |name: &NodeName| renames.get(name).unwrap_or(name).clone();
+        let field = |race: &Race, to: &dyn Fn(&NodeName) -> NodeName| -> BTreeSet<NodeName> {
+            race.field.iter().map(to).collect()
+        };
+        let known = |graph: &Graph, node: &NodeName| graph.nodes.contains_key(node);
+        for race in &old.races {
+            let node = renamed(&race.node);
+            let other = new.races.iter().find(|other| other.node == node);
+            let was = field(race, &renamed);
+            let is = other.map_or_else(BTreeSet::new, |other| field(other, &NodeName::clone));
+            if was != is && known(new, &node) {
+                self.risky(
+                    format!("the race `{node}` is run by other nodes"),
+                    "a run in which several of them are under way is refused",
+                );
+            }
+        }
+        for race in &new.races {
+            let is_new = !old.races.iter().any(|other| renamed(&other.node) == race.node);
+            if is_new && old.nodes.keys().any(|name| renamed(name) == race.node) {
+                self.risky(
+                    format!("node `{}` is a race now", race.node),
+                    "a run in which several of its lines are under way is refused",
+                );
+            }
         }
     }
 

@@ -17,6 +17,7 @@ use crate::expr::{Piece, Template};
 use crate::graph::{
     Catch, Exits, Gate, Graph, GraphNode, OnError, OnExceed, Retry, Target, Timeouts, Work,
 };
+use crate::signal;
 
 /// The graph in words, as Markdown without any markup that a terminal would not bear.
 #[must_use]
@@ -24,6 +25,7 @@ pub fn in_words(graph: &Graph) -> String {
     let mut told = Told { graph, text: String::new() };
     told.head();
     told.nodes();
+    told.signals();
     told.loops();
     told.people();
     told.together();
@@ -89,6 +91,25 @@ impl Told<'_> {
         }
         if let Some(usual) = usual.in_words() {
             self.line(&format!("\n{usual}"));
+        }
+    }
+
+    fn signals(&mut self) {
+        let Some(signals) = &self.graph.signals else { return };
+        let built_in = signal::built_in().map(|(name, _)| name);
+        let declared = signals.iter().filter(|(name, _)| !built_in.contains(&name.as_str()));
+        let told: Vec<String> = declared
+            .map(|(name, schema)| match fields(schema) {
+                carried if carried.is_empty() => format!("- `{name}`."),
+                carried => format!("- `{name}`, with {carried}."),
+            })
+            .collect();
+        self.heading("What it may be told from outside:");
+        for line in &told {
+            self.line(line);
+        }
+        if told.is_empty() {
+            self.line("- Nothing.");
         }
     }
 

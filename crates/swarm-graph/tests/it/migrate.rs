@@ -423,3 +423,69 @@ fn what_changed_between_two_versions_is_told_with_what_it_could_break() {
 "#);
     assert_eq!(diff::diff(&old, &old), []);
 }
+
+const RACES: &str = r#"
+entry: start
+nodes:
+  start: { uses: test/deed, with: { name: start }, next: [ ask, tell ] }
+  ask: { gate: { ask: "Go on?", answer: Choice }, next: first }
+  tell: { wait: { signal: go }, next: first }
+  first: { when_any: [ ask, tell ], uses: test/deed, with: { name: last }, next: $end }
+"#;
+
+/// The race with a third line that may win it.
+fn wider() -> String {
+    RACES
+        .replace("[ ask, tell ] }\n", "[ ask, tell, late ] }\n")
+        .replace("when_any: [ ask, tell ]", "when_any: [ ask, tell, late ]")
+        + "  late: { wait: { timeout: 1h }, next: first }\n"
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_that_race_are_only_moved_to_the_same_race() {
+    let versions = Versions::begun(RACES).await;
+    let joined = RACES.replace("when_any", "when_all");
+    insta::assert_snapshot!(versions.obstacles(&joined, &Mapping::default()).await, @"`ask`, `tell` are under way, and the race `first` is run by others now (let the run pass the race first)");
+    // A line that has not begun is no rival of those that have.
+    let moved = versions.migrate(&wider(), &rename(&[])).await;
+    assert!(matches!(moved, Migration::Moved(_)), "{moved:?}");
+    let named = wider().replace("tell", "hear");
+    let moved = versions.migrate(&named, &rename(&[("tell", "hear")])).await;
+    assert!(matches!(moved, Migration::Moved(_)), "{moved:?}");
+    let rig = versions.rig(&named);
+    answer(&rig, "r.ask#1", "on").await;
+    rig.work().await.unwrap();
+    assert_eq!(rig.run("r").await.status, RunStatus::Succeeded);
+    let told = diff::diff(&versions.graph(RACES), &versions.graph(&wider()));
+    let told: Vec<_> = told.iter().filter(|one| one.breaks.is_some()).map(|c| &*c.what).collect();
+    assert_eq!(told, ["the race `first` is run by other nodes"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_in_the_mailbox_must_be_one_that_the_new_version_takes() {
+    let typed = |ty: &str| format!("signals: {{ later: {{ schema: {{ type: {ty} }} }} }}\n{ASKS}");
+    let versions = Versions::begun(ASKS).await;
+    let rig = versions.rig(ASKS);
+    rig.engine.signal(&id("r"), None, "later", json!(7)).await.unwrap();
+    let none = format!("signals: {{ other: {{ schema: {{}} }} }}\n{ASKS}");
+    insta::assert_snapshot!(versions.obstacles(&none, &Mapping::default()).await, @"its mailbox holds signal `later`, which the new version does not know (take the signal in the new version, too)");
+    insta::assert_snapshot!(versions.obstacles(&typed("string"), &Mapping::default()).await, @r#"its mailbox holds signal `later`, whose payload does not fit: 7 is not of type "string" (take the signal in the new version, too)"#);
+    let moved = versions.migrate(&typed("integer"), &Mapping::default()).await;
+    assert!(matches!(moved, Migration::Moved(_)), "{moved:?}");
+    let of = |old: &str, new: &str| -> Vec<String> {
+        let changes = diff::diff(&versions.graph(old), &versions.graph(new));
+        changes
+            .into_iter()
+            .map(|change| {
+                format!("{}{}", if change.breaks.is_some() { "! " } else { "" }, change.what)
+            })
+            .collect()
+    };
+    assert_eq!(of(ASKS, &none), ["! only the signals that are declared are taken now"]);
+    assert_eq!(of(&none, ASKS), ["signals of any name are taken now"]);
+    assert_eq!(
+        of(&typed("string"), &typed("integer")),
+        ["! signal `later` carries something else"]
+    );
+    assert_eq!(of(&none, &typed("string")), ["! signal `other` is gone", "signal `later` is new"]);
+}

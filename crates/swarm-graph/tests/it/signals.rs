@@ -145,3 +145,19 @@ signals:
     unknown-type 27:17 no type named `Verdikt` is registered (perhaps `Verdict`; known: ShopInput, ShopState, Verdict)
     ");
 }
+
+#[test]
+fn what_a_graph_may_be_told_is_told_of_it_in_words() {
+    let told = swarm_graph::explain::in_words(&graph(TYPED, &registry(&World::default())));
+    let from = told.find("What it may be told from outside:").expect("it has such a part");
+    let part: Vec<&str> = told[from..].lines().take(4).collect();
+    assert_eq!(
+        part,
+        [
+            "What it may be told from outside:",
+            "",
+            "- `choice`, with `choice`.",
+            "- `price.set`, with `cents`."
+        ]
+    );
+}
