@@ -19,6 +19,7 @@ use thiserror::Error;
 use crate::engine::{Engine, Error};
 use crate::graph::Graph;
 use crate::library::fits;
+use crate::replay::Recording;
 use crate::settle;
 
 /// What a fork does not take from its source.
@@ -80,6 +81,19 @@ impl Engine {
         filter: &CheckpointFilter,
     ) -> store::Result<Vec<CheckpointInfo>> {
         self.store().checkpoints(run, filter).await
+    }
+
+    /// A run as it was recorded, and the version of its graph that it is pinned to: what
+    /// [`replay`](crate::replay::replay) takes.
+    ///
+    /// # Errors
+    /// The store's failure; when there is no such run, or its graph cannot be had.
+    pub async fn recorded(&self, run: &RunId) -> Result<(Arc<Graph>, Recording), Error> {
+        let graph = self.graph_of(&self.record(run).await?).await?;
+        let recording = Recording::read(&**self.store(), run).await?;
+        let recording =
+            recording.ok_or_else(|| store::Error::NotFound { what: "run", id: run.to_string() })?;
+        Ok((graph, recording))
     }
 
     /// Starts a run where another one was at checkpoint `seq`. What the fork shares with its

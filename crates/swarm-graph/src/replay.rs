@@ -240,7 +240,7 @@ impl<'r> Replay<'r> {
             gone(&activation.step) && !matches!(activation.phase, Phase::Foreach { .. })
         });
         let mut leaving: Vec<Activation> = leaving.cloned().collect();
-        leaving.extend(self.items_within(&now.cursor, before.seq));
+        leaving.extend(items_within(&now.cursor, &after.cursor));
         leaving.sort_by_key(|activation| {
             self.told.get(&activation.step).copied().unwrap_or(usize::MAX)
         });
@@ -310,29 +310,6 @@ impl<'r> Replay<'r> {
             }
         }
         ended
-    }
-
-    /// Items that began and ended within one superstep are in no checkpoint.
-    fn items_within(&self, cursor: &Cursor, seq: u64) -> Vec<Activation> {
-        let mut items = Vec::new();
-        for group in cursor.active.iter().filter(|other| other.item.is_none()) {
-            let Phase::Foreach { items: list, done, .. } = &group.phase else { continue };
-            let len = u32::try_from(list.as_array().map_or(0, Vec::len)).unwrap_or(u32::MAX);
-            for item in (0..len).filter(|item| !done.contains_key(item)) {
-                let step = group.step.item(item);
-                let is_known = cursor.active.iter().any(|other| other.step == step);
-                let ended_here = self.records.get(&step).is_some_and(|record| record.seq == seq);
-                if ended_here && !is_known {
-                    items.push(Activation {
-                        step,
-                        item: Some(item),
-                        phase: Phase::Due,
-                        ..group.clone()
-                    });
-                }
-            }
-        }
-        items
     }
 
     /// How a step ended, from what was recorded of it.
@@ -434,6 +411,31 @@ impl<'r> Replay<'r> {
         };
         same(after.seq, || "the end".to_owned(), &recorded, &now)
     }
+}
+
+/// Items that began and ended within one superstep are in no checkpoint.
+fn items_within(before: &Cursor, after: &Cursor) -> Vec<Activation> {
+    let mut items = Vec::new();
+    for group in before.active.iter().filter(|other| other.item.is_none()) {
+        let Phase::Foreach { items: list, done, .. } = &group.phase else { continue };
+        let later = after.active.iter().find(|other| other.step == group.step);
+        let done_later = match later.map(|group| &group.phase) {
+            Some(Phase::Foreach { done, .. }) => Some(done),
+            _ => None,
+        };
+        let len = u32::try_from(list.as_array().map_or(0, Vec::len)).unwrap_or(u32::MAX);
+        for item in (0..len).filter(|item| !done.contains_key(item)) {
+            let step = group.step.item(item);
+            let is_known = before.active.iter().any(|other| other.step == step);
+            // A loop that is gone has no item left that did not end.
+            let has_ended = done_later.map_or(later.is_none(), |done| done.contains_key(&item));
+            if has_ended && !is_known {
+                let phase = Phase::Due;
+                items.push(Activation { step, item: Some(item), phase, ..group.clone() });
+            }
+        }
+    }
+    items
 }
 
 /// What is active, without what depends on the clock. Items come and go with the workers.

@@ -266,6 +266,14 @@ pub enum Runs {
         #[arg(long, default_value_t = 20)]
         limit: usize,
     },
+    /// Plan a run again from what was recorded, and say where it comes out differently
+    Replay {
+        /// The run's id, or the beginning of it
+        run: String,
+        /// Over the graph as it would be loaded now, not the version that the run is pinned to
+        #[arg(long)]
+        now: bool,
+    },
     /// Start a new run where another one was; its questions are asked anew
     Fork {
         /// The run's id, or the beginning of it

@@ -134,7 +134,7 @@ async fn dispatch(cli: Cli, builder: HostBuilder) -> Result<ExitCode> {
             command::start::run(&host, out, given).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Runs(what @ cli::Runs::Edit { .. }) => {
+        Command::Runs(what @ (cli::Runs::Edit { .. } | cli::Runs::Replay { .. })) => {
             let settings = config::load(&environment, &overrides(shared, None, None))?;
             log(&settings, Target::Stderr)?;
             let host = builder.without_models().build(settings).await?;

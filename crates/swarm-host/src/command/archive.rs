@@ -1,4 +1,4 @@
-//! `runs checkpoints|fork|edit|copy|delete|prune`: what people do to whole histories.
+//! `runs checkpoints|replay|fork|edit|copy|delete|prune`: what people do to whole histories.
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Map, Value, json};
@@ -7,6 +7,7 @@ use swarm_core::port::store::{CheckpointFilter, CheckpointInfo, DeleteError, Edi
 use swarm_core::time::Timestamp;
 use swarm_graph::archive::{EditRefused, ForkOptions};
 use swarm_graph::engine::Engine;
+use swarm_graph::replay::replay;
 use swarm_graph::system::SystemEntropy;
 
 use super::{Usage, find, out, out::Out, people};
@@ -16,8 +17,8 @@ use crate::progress::clean;
 use crate::retention::retention;
 use crate::worker::worker_id;
 
-/// Runs one of the commands; `false` if it is none of these. An edit needs an engine that knows
-/// the node kinds, for it loads the run's graph.
+/// Runs one of the commands; `false` if it is none of these. An edit and a replay need an engine that
+/// knows the node kinds, for they load the run's graph.
 ///
 /// # Errors
 /// [`Usage`] for what cannot be meant, or cannot be done to this run now; the store's failure.
@@ -39,6 +40,23 @@ pub async fn run(engine: &Engine, settings: &Settings, out: Out, what: &cli::Run
             };
             let listed = engine.checkpoints(&run, &filter).await?;
             out.print(&listed, || list(&listed, engine.clock().now()))?;
+        }
+        cli::Runs::Replay { run, now } => {
+            let run = find::run(store, run).await?.start.id;
+            let (pinned, recording) = engine.recorded(&run).await?;
+            let graph = match now {
+                true => engine.library().named(pinned.name().as_str()),
+                false => Some(pinned.clone()),
+            };
+            let graph = graph
+                .ok_or_else(|| Usage(format!("no graph named `{}` is loaded", pinned.name())))?;
+            let replayed = replay(&graph, &recording)
+                .with_context(|| format!("run {run} comes out differently"))?;
+            let said = json!({
+                "run": run, "graph": graph.hash(), "supersteps": replayed.supersteps,
+                "skipped": replayed.skipped, "steps": replayed.steps,
+            });
+            out.print(&said, || format!("Run {run}: {replayed}."))?;
         }
         cli::Runs::Fork { run, at, id } => {
             let from = find::run(store, run).await?.start.id;

@@ -51,6 +51,7 @@ pub async fn run(
             events(store, clock, out, &root, *follow).await
         }
         cli::Runs::Checkpoints { .. }
+        | cli::Runs::Replay { .. }
         | cli::Runs::Fork { .. }
         | cli::Runs::Edit { .. }
         | cli::Runs::Copy { .. }

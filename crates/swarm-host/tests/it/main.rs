@@ -8,6 +8,7 @@ mod cli_run;
 mod config;
 mod demo;
 mod explain;
+mod golden;
 mod graphs;
 mod kills;
 mod pages;
