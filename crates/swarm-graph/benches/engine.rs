@@ -2,7 +2,9 @@
 //!
 //! The workloads are those that other graph engines are measured by; `benches/peers` runs them
 //! beside ours. Prints the median of several rounds; with `--json` one object a line. `--only`
-//! takes the beginning of a workload's name, `--store` that of a store.
+//! takes the beginning of a workload's name, `--store` that of a store. PostgreSQL is the server
+//! that `DATABASE_URL` names, else one of its own that syncs each commit to disk;
+//! `--serve-postgres` starts that one, prints its URL, and waits for the end of its input.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -23,8 +25,10 @@ use swarm_graph::library::Library;
 use swarm_graph::node::{Node, NodeContext, NodeError};
 use swarm_graph::registry::Registry;
 use swarm_graph::store::memory::MemoryStore;
+use swarm_graph::store::postgres::{self, PostgresStore};
 use swarm_graph::store::sqlite::{Options, SqliteStore, Synchronous};
 use swarm_graph::system::{SystemClock, SystemEntropy};
+use swarm_graph::testkit::postgres::{Durability, Server};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -199,7 +203,7 @@ struct Workload {
     nodes: String,
     input: Value,
     kind: Kind,
-    /// On memory and on SQLite.
+    /// On memory and on disk.
     runs: [usize; 2],
     /// Of one run.
     steps: usize,
@@ -248,14 +252,57 @@ fn per_second(steps: usize, took: Duration) -> f64 {
     steps as f64 / took.as_secs_f64()
 }
 
+/// A PostgreSQL server, and a schema of it for each measurement.
+struct Postgres {
+    url: String,
+    schemas: u32,
+    /// Runs as long as this is kept.
+    _server: Option<Server>,
+}
+
+impl Postgres {
+    async fn find() -> Outcome<Self> {
+        if let Ok(url) = std::env::var("DATABASE_URL") {
+            return Ok(Self { url, schemas: 0, _server: None });
+        }
+        let server = Server::private(Durability::Power)?;
+        Ok(Self { url: server.database().await?, schemas: 0, _server: Some(server) })
+    }
+
+    async fn open(&mut self) -> Outcome<PostgresStore> {
+        self.schemas += 1;
+        let schema = format!("bench_{}_{}", std::process::id(), self.schemas);
+        let options = postgres::Options { schema, ..postgres::Options::default() };
+        Ok(PostgresStore::open(&self.url, options).await?)
+    }
+}
+
+/// Starts a server for others, and stops it when nobody needs it any more.
+async fn serve_postgres() -> Outcome<()> {
+    let server = Server::private(Durability::Power)?;
+    writeln!(std::io::stdout(), "{}", server.database().await?)?;
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    Ok(())
+}
+
 async fn measure(only: &str, on: &str, as_json: bool) -> Outcome<()> {
     let mut out = std::io::stdout().lock();
+    let mut server = None;
     for workload in workloads().iter().filter(|workload| workload.name.starts_with(only)) {
-        let stores = ["memory", "sqlite FULL", "sqlite NORMAL"];
+        let stores = ["memory", "sqlite FULL", "sqlite NORMAL", "postgres"];
         for store in stores.into_iter().filter(|store| store.starts_with(on)) {
             let directory = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR"))?;
             let rate = if store == "memory" {
                 rate(workload, Arc::new(MemoryStore::new()), workload.runs[0]).await?
+            } else if store == "postgres" {
+                if server.is_none() {
+                    server = Some(Postgres::find().await?);
+                }
+                let server: &mut Postgres = server.as_mut().ok_or("it was found")?;
+                let postgres = server.open().await?;
+                let rate = rate(workload, Arc::new(postgres.clone()), workload.runs[1]).await?;
+                postgres.close().await;
+                rate
             } else {
                 let synchronous =
                     if store.ends_with("FULL") { Synchronous::Full } else { Synchronous::Normal };
@@ -286,6 +333,9 @@ fn main() -> Outcome<()> {
     let as_json = arguments.iter().any(|argument| argument == "--json");
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    if arguments.iter().any(|argument| argument == "--serve-postgres") {
+        return runtime.block_on(serve_postgres());
+    }
     let only = after("--only").unwrap_or_default();
     runtime.block_on(measure(&only, &after("--store").unwrap_or_default(), as_json))
 }

@@ -499,7 +499,9 @@ impl Engine {
         self.parts.woken.subscribe()
     }
 
-    pub(crate) fn wake(&self) {
+    /// Tells the workers of this process that a run may have become claimable elsewhere, such as
+    /// when a store hears it from another process.
+    pub fn wake(&self) {
         self.parts.woken.send_modify(|count| *count = count.wrapping_add(1));
     }
 

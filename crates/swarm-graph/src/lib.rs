@@ -69,7 +69,7 @@
 //!   many at once; [`live`] is what happens, as it happens.
 //! - [`replay`] plans a recorded run again and says where it would go another way today.
 //! - [`diff`] compares two versions of a graph; [`migrate`] moves live runs to another one.
-//! - [`store`] keeps it all: in memory, or in SQLite. Its port is
+//! - [`store`] keeps it all: in memory, in SQLite, or in PostgreSQL. Its port is
 //!   [`swarm_core::port::store::Store`], and a conformance suite comes with it.
 //! - [`expr`] is the language inside `${{ }}`: CEL, checked at load.
 //! - `testkit` (feature `testkit`): a virtual clock, seeded chance, and a store that dies at any
@@ -94,6 +94,7 @@
 //! # Features
 //!
 //! - `sqlite` (default): the SQLite store, bundled.
+//! - `postgres`: the PostgreSQL store.
 //! - `testkit`: fakes and faults for tests.
 
 pub use swarm_core;

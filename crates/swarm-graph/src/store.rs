@@ -7,6 +7,7 @@
 
 #[cfg(feature = "testkit")]
 pub mod conformance;
+pub mod dump;
 pub mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;

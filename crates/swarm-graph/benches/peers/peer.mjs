@@ -13,10 +13,13 @@ const load = (name) => import(pathToFileURL(installed.resolve(name)).href);
 const { Annotation, Command, END, MemorySaver, Send, START, StateGraph, interrupt } =
   await load("@langchain/langgraph");
 const { SqliteSaver } = await load("@langchain/langgraph-checkpoint-sqlite");
+const { PostgresSaver } = await load("@langchain/langgraph-checkpoint-postgres");
 const { default: Database } = await load("better-sqlite3");
 
 const ROUNDS = 5;
 const only = process.argv[2] ?? "";
+const url = process.env.DATABASE_URL;
+const stores = ["memory", "sqlite FULL", "sqlite NORMAL", ...(url ? ["postgres"] : [])];
 
 const list = () => Annotation({ reducer: (a, b) => a.concat(b), default: () => [] });
 const State = Annotation.Root({
@@ -98,10 +101,14 @@ const workloads = [
 
 for (const [name, graph, input, how, runs, steps] of workloads) {
   if (!name.startsWith(only)) continue;
-  for (const store of ["memory", "sqlite FULL", "sqlite NORMAL"]) {
+  for (const store of stores.filter((store) => store.startsWith(process.argv[3] ?? ""))) {
     const directory = mkdtempSync(join(process.env.PEERS_DIR, "js-"));
     let checkpointer = new MemorySaver();
-    if (store !== "memory") {
+    if (store === "postgres") {
+      checkpointer = PostgresSaver.fromConnString(url);
+      await checkpointer.pool.query("DROP SCHEMA IF EXISTS public CASCADE; CREATE SCHEMA public");
+      await checkpointer.setup();
+    } else if (store !== "memory") {
       checkpointer = new SqliteSaver(new Database(join(directory, "js.db")));
       checkpointer.setup();
       checkpointer.db.pragma(`synchronous=${store.split(" ")[1]}`);
@@ -118,6 +125,7 @@ for (const [name, graph, input, how, runs, steps] of workloads) {
     const rate = rates[Math.floor(rates.length / 2)];
     const line = { engine: "LangGraph JavaScript", workload: name, store };
     console.log(JSON.stringify({ ...line, steps_per_second: rate }));
+    if (store === "postgres") await checkpointer.end();
     rmSync(directory, { recursive: true });
   }
 }

@@ -1,7 +1,8 @@
 """The workloads of `benches/engine.rs` on LangGraph for Python; one JSON object a line.
 
 Every store is synchronous: a step is durable before the next begins (`durability="sync"`).
-`memory` is its in-memory saver; `sqlite FULL` and `sqlite NORMAL` set `PRAGMA synchronous`.
+`memory` is its in-memory saver; `sqlite FULL` and `sqlite NORMAL` set `PRAGMA synchronous`;
+`postgres` is the server that DATABASE_URL names.
 """
 
 import asyncio
@@ -15,11 +16,16 @@ import time
 from typing import Annotated, TypedDict
 
 import aiosqlite
+import psycopg
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.postgres import PostgresSaver
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
 
 ROUNDS = 5
 
@@ -128,9 +134,24 @@ def report(workload, store, rates):
     print(json.dumps({**line, "steps_per_second": median(rates)}), flush=True)
 
 
+# As its documentation says.
+POSTGRES = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
+
+
+def empty_postgres():
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute("DROP SCHEMA IF EXISTS public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+
+
 def saver(store, directory):
     if store == "memory":
         return InMemorySaver()
+    if store == "postgres":
+        empty_postgres()
+        made = PostgresSaver(psycopg.Connection.connect(os.environ["DATABASE_URL"], **POSTGRES))
+        made.setup()
+        return made
     connection = sqlite3.connect(os.path.join(directory, "py.db"), check_same_thread=False)
     made = SqliteSaver(connection)
     made.setup()
@@ -164,6 +185,14 @@ async def measure_at_once(stores):
             if store == "memory":
                 await rounds(graph.compile(checkpointer=InMemorySaver()), store)
                 continue
+            if store == "postgres":
+                empty_postgres()
+                url = os.environ["DATABASE_URL"]
+                async with AsyncConnectionPool(url, max_size=20, kwargs=POSTGRES) as pool:
+                    made = AsyncPostgresSaver(pool)
+                    await made.setup()
+                    await rounds(graph.compile(checkpointer=made), store)
+                continue
             async with aiosqlite.connect(os.path.join(directory, "py.db")) as connection:
                 made = AsyncSqliteSaver(connection)
                 await made.setup()
@@ -183,6 +212,10 @@ async def rounds(app, store):
 if __name__ == "__main__":
     only = sys.argv[1] if len(sys.argv) > 1 else ""
     stores = ["memory", "sqlite FULL", "sqlite NORMAL"]
+    if os.environ.get("DATABASE_URL"):
+        stores.append("postgres")
+    if len(sys.argv) > 2:
+        stores = [store for store in stores if store.startswith(sys.argv[2])]
     measure(only, stores)
     if "64 at once".startswith(only):
         asyncio.run(measure_at_once(stores))

@@ -13,6 +13,7 @@ mod archive;
 mod call;
 mod claim;
 mod commit;
+mod dump;
 mod history;
 mod journal;
 mod lanes;
@@ -249,6 +250,10 @@ fn connect_options(url: &str, options: &Options) -> Result<PgConnectOptions, Ope
     let starts_well = schema.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
     if schema.len() > 40 || !starts_well || !schema.chars().all(is_name) {
         return Err(OpenError::SchemaName(schema.clone()));
+    }
+    // The driver would take any.
+    if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(OpenError::Url(sqlx::Error::Configuration("it is not PostgreSQL's".into())));
     }
     let connect: PgConnectOptions = url.parse().map_err(OpenError::Url)?;
     let ms = |duration: Duration| duration.as_millis().to_string();

@@ -9,6 +9,7 @@ mod archive;
 mod checkpoint;
 mod claim;
 mod commit;
+mod dump;
 #[cfg(feature = "testkit")]
 mod fault;
 mod history;

@@ -3,7 +3,7 @@
 //! One graph uses all that is durable: memo, spend, effect, retry, questions of a node, parallel
 //! siblings, a loop of children, a gate, a signal. It goes through the public
 //! [`crash_everywhere`], as a user's graph does: every crash point is hit, each write is died at,
-//! in memory and on SQLite.
+//! in memory, on SQLite and on PostgreSQL.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use swarm_core::escalation::Block;
 use swarm_core::port::store::Store;
 use swarm_graph::library::Library;
 use swarm_graph::node::{Node, NodeContext, NodeError, Probe};
+use swarm_graph::store::postgres::PostgresStore;
 use swarm_graph::store::sqlite::{Options, SqliteStore, Synchronous};
 use swarm_graph::testkit::{CRASH_POINTS, CrashTest, Disk, Report, crash_everywhere};
 
@@ -61,6 +62,19 @@ impl Disk for File {
     }
 }
 
+/// A PostgreSQL schema that outlives processes.
+struct Schema {
+    url: String,
+    name: String,
+}
+
+#[async_trait]
+impl Disk for Schema {
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(PostgresStore::open(&self.url, crate::pg::options(&self.name)).await.unwrap())
+    }
+}
+
 fn library(world: &World) -> Library {
     let registry = registry(world);
     let graphs = [graph(MAIN, &registry), graph_named("child", CHILD, &registry)];
@@ -104,6 +118,29 @@ fn a_crash_at_any_point_changes_nothing_on_sqlite() {
         test.on(|| File(tempfile::tempdir().unwrap())).only_points().run()
     };
     check(&[all_that_is_durable(), created_claimed()].map(on_file), |_| true);
+}
+
+#[test]
+fn a_crash_at_any_point_changes_nothing_on_postgres() {
+    let server = crate::pg::shared();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let url = runtime.block_on(server.database()).unwrap();
+    let number = std::sync::atomic::AtomicU32::new(0);
+    let on_schema = |test: CrashTest<'static>| {
+        let new_disk = {
+            let url = url.clone();
+            let first = number.fetch_add(1000, std::sync::atomic::Ordering::Relaxed);
+            let number = std::sync::atomic::AtomicU32::new(first);
+            move || {
+                let number = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                Schema { url: url.clone(), name: format!("crash_{number}") }
+            }
+        };
+        test.on(new_disk).only_points().run()
+    };
+    check(&[all_that_is_durable(), created_claimed()].map(on_schema), |point| {
+        !point.starts_with("sqlite:")
+    });
 }
 
 /// Sends a letter, in one of three ways.

@@ -26,5 +26,6 @@ mod signals;
 mod sim;
 mod store;
 mod store_history;
+mod store_postgres;
 mod store_sqlite;
 mod store_upgrade;

@@ -335,7 +335,7 @@ impl Pool {
     }
 
     /// Opens a connection to a server that writes.
-    async fn open(&self) -> std::result::Result<PgConnection, sqlx::Error> {
+    pub(super) async fn open(&self) -> std::result::Result<PgConnection, sqlx::Error> {
         let mut connection = self.connect.connect().await?;
         let sql = "SELECT current_setting('transaction_read_only')::boolean";
         if sqlx::query_scalar(sql).fetch_one(&mut connection).await? {

@@ -79,12 +79,15 @@ pub(super) async fn prepare(
 /// The version there is, if this program can work on it.
 async fn found(connection: &mut PgConnection, options: &Options) -> Result<i32, OpenError> {
     let schema = || options.schema.clone();
-    let there: bool =
-        sqlx::query_scalar("SELECT to_regclass($1 || '.schema_versions') IS NOT NULL")
-            .bind(&options.schema)
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(OpenError::Connect)?;
+    // Not by `to_regclass`: it may answer from before a lock that was waited for.
+    let there: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = $1 AND c.relname = 'schema_versions')",
+    )
+    .bind(&options.schema)
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(OpenError::Connect)?;
     if !there {
         return Ok(0);
     }
