@@ -40,6 +40,7 @@ Environment (over swarm.yaml; flags are over both):
   ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL  the same for `anthropic:NAME` models
   SWARM_MODEL                            PROVIDER:NAME, as --model
   SWARM_DATA_DIR, SWARM_CONFIG           as --data-dir, --config
+  DATABASE_URL                           keep runs in PostgreSQL, such as postgres://user@host/name
   RUST_LOG                               what is logged, such as `swarm_host=debug`
   NO_COLOR                               any value: no colours
 
@@ -105,6 +106,9 @@ pub enum Command {
     /// Check and show graphs
     #[command(subcommand)]
     Graph(Graph),
+    /// Look after the store: its schema, and moving it
+    #[command(subcommand)]
+    Db(Db),
     /// Check and show the configuration
     #[command(subcommand)]
     Config(Config),
@@ -403,6 +407,30 @@ pub struct Cancel {
     /// Who cancels [default: the owner in the configuration]
     #[arg(long = "as", value_name = "LOGIN")]
     pub login: Option<String>,
+}
+
+/// `db`
+#[derive(Debug, Subcommand)]
+pub enum Db {
+    /// Say where runs are kept, and which version the schema has
+    Status,
+    /// Bring the schema up to date; safe while others do the same
+    Migrate,
+    /// Write the whole store as lines of JSON, for `db import` of a store of any kind
+    Export {
+        /// The file; `-` is standard output
+        #[arg(default_value = "-")]
+        file: String,
+        /// Even while runs are worked on: what is done since is missing in the dump
+        #[arg(long)]
+        force: bool,
+    },
+    /// Fill an empty store with what `db export` has written
+    Import {
+        /// The file; `-` is standard input
+        #[arg(default_value = "-")]
+        file: String,
+    },
 }
 
 /// `graph`

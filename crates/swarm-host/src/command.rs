@@ -15,6 +15,7 @@ pub mod archive;
 pub mod blocks;
 pub mod cancel;
 pub mod config;
+pub mod db;
 pub mod demo;
 pub mod doctor;
 pub mod find;

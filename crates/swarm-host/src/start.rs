@@ -101,6 +101,12 @@ async fn dispatch(cli: Cli, builder: HostBuilder) -> Result<ExitCode> {
             command::config::run(&settings, out, what)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Db(what) => {
+            let settings = config::load(&environment, &overrides(shared, None, None))?;
+            log(&settings, Target::Stderr)?;
+            command::db::run(&settings, out, what).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Graph(what) => {
             let settings = config::load(&environment, &overrides(shared, None, None))?;
             log(&settings, Target::Stderr)?;
@@ -176,6 +182,7 @@ async fn look(settings: &Settings, out: Out, what: &Command) -> Result<()> {
         | Command::Submit(_)
         | Command::Start(_)
         | Command::Graph(_)
+        | Command::Db(_)
         | Command::Config(_)
         | Command::Doctor(_)
         | Command::Completions { .. } => Ok(()),

@@ -46,6 +46,7 @@ use crate::worker::worker_id;
 
 pub use graphs::Layers;
 pub use home::Home;
+pub(crate) use home::{postgres_options, store_file};
 pub use models::ModelSource;
 pub(crate) use models::{http_client, live};
 
@@ -152,6 +153,7 @@ impl HostBuilder {
         let store = home.store().clone();
         let library = Arc::new(library);
         let engine = Engine::with_lease(store, clock, Arc::clone(&entropy), library, lease);
+        home.wakes(&engine);
         Ok(Host { settings, engine, parts, life: Arc::new(life), queues })
     }
 

@@ -39,6 +39,8 @@ pub struct File {
     /// A directory with prompts that replace the built-in ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompts: Option<PathBuf>,
+    /// Where runs are kept: in the data directory, or in PostgreSQL.
+    pub store: Store,
     /// How this process works on runs.
     pub worker: Worker,
     /// How long histories of runs are kept.
@@ -330,6 +332,38 @@ pub struct People {
     pub owner: Option<String>,
     /// What others may do, by login. Approving a change needs `write`.
     pub permissions: BTreeMap<String, Permission>,
+}
+
+/// Where runs are kept. Without a URL of PostgreSQL in the environment or a file, a file in the
+/// data directory is the store.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// The environment variable that holds the URL, such as `postgres://user@host:5432/name`. The
+    /// URL itself is never written here, for it may hold a password.
+    pub url_env: Variable,
+    /// A file that holds the URL and nothing else. The variable is over it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url_file: Option<PathBuf>,
+    /// The PostgreSQL schema that holds the tables; each swarm has one of its own.
+    pub schema: String,
+    /// How many connections this process opens at most.
+    #[schemars(range(min = 2, max = 500))]
+    pub connections: u32,
+    /// Whether an older schema is brought up to date by whoever opens it; else only by `db migrate`.
+    pub migrate: bool,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            url_env: Variable("DATABASE_URL".to_owned()),
+            url_file: None,
+            schema: "swarm".to_owned(),
+            connections: 10,
+            migrate: true,
+        }
+    }
 }
 
 /// How this process works on runs.

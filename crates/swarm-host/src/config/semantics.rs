@@ -31,6 +31,13 @@ pub(super) fn check(values: &mut File, tree: &Node, base: &Path) -> Vec<Defect> 
     if values.worker.poll.0.is_zero() {
         check.defect(&["worker", "poll"], "no time at all, the least is 1ms");
     }
+    let schema = &values.store.schema;
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let starts_well = schema.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+    if !starts_well || schema.len() > 40 || !schema.chars().all(is_name) {
+        let why = "no name for a schema; use lower-case letters, digits and `_`, at most 40";
+        check.defect(&["store", "schema"], why);
+    }
     check.people(values);
     check.policy(values);
     check.defects

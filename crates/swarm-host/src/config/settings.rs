@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use swarm_core::port::forge::Permission;
 use thiserror::Error;
@@ -94,6 +95,8 @@ pub struct Settings {
     environment: Environment,
     tree: Option<Node>,
     sources: BTreeMap<String, String>,
+    /// Whether only the data directory may be the store: what reads no file reads no URL either.
+    is_alone: bool,
 }
 
 /// Reads and checks the configuration.
@@ -120,6 +123,7 @@ pub fn load(environment: &Environment, overrides: &Overrides) -> Result<Settings
         environment: environment.clone(),
         tree,
         sources,
+        is_alone: overrides.without_file,
     })
 }
 
@@ -137,6 +141,44 @@ impl Settings {
     pub fn model(&self, role: Role) -> Option<ModelChoice> {
         let base = self.file.as_deref().and_then(Path::parent).unwrap_or(Path::new("."));
         model::choose(&self.values.models, role, &self.environment, base)
+    }
+
+    /// The URL of the PostgreSQL database that is the store, with where it comes from; `None`: a
+    /// file in the data directory is.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`] for a file that is named and cannot be read, [`Error::Bad`] for a URL
+    /// of another kind. The URL is never repeated: it may hold a password.
+    pub fn database(&self) -> Result<Option<(SecretString, String)>, Error> {
+        if self.is_alone {
+            return Ok(None);
+        }
+        let store = &self.values.store;
+        let (url, from) = match (self.environment.secret(&store.url_env.0), &store.url_file) {
+            (Some(url), _) => (url, format!("variable {}", store.url_env.0)),
+            (None, Some(path)) => {
+                let base = self.file.as_deref().and_then(Path::parent).unwrap_or(Path::new("."));
+                let path = base.join(path);
+                let text = std::fs::read_to_string(&path).map_err(|source| Error::Unreadable {
+                    path: path.clone(),
+                    by: "store.url_file",
+                    source,
+                })?;
+                (SecretString::from(text.trim().to_owned()), path.display().to_string())
+            }
+            (None, None) => return Ok(None),
+        };
+        let text = url.expose_secret();
+        if !["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
+            return Err(Error::Bad {
+                from: "the store's URL",
+                message: format!(
+                    "{from} holds none of PostgreSQL, such as `postgres://user@host:5432/name`; if \
+                     it is meant for another program, name another variable as `store.url_env`"
+                ),
+            });
+        }
+        Ok(Some((url, from)))
     }
 
     /// Who uses the command line.
@@ -186,6 +228,12 @@ impl Settings {
         }];
         let values = serde_json::to_value(&self.values).unwrap_or_default();
         self.show_value(&values, &mut Vec::new(), &mut shown);
+        let store = match self.database() {
+            Ok(None) => ("a file in the data directory".to_owned(), "built in".to_owned()),
+            Ok(Some((_, from))) => ("PostgreSQL".to_owned(), from),
+            Err(error) => (error.to_string(), "-".to_owned()),
+        };
+        shown.push(Shown { key: "store".to_owned(), value: store.0, source: store.1 });
         for role in Role::ALL {
             let Some(choice) = self.model(role) else { continue };
             let state = if choice.key.is_some() { "set" } else { "not set" };

@@ -84,7 +84,7 @@ people: {{ owner: owner }}
         {
             command.env_remove(name);
         }
-        for name in ["SWARM_MODEL", "SWARM_CONFIG", "RUST_LOG", "XDG_STATE_HOME"] {
+        for name in ["SWARM_MODEL", "SWARM_CONFIG", "RUST_LOG", "XDG_STATE_HOME", "DATABASE_URL"] {
             command.env_remove(name);
         }
         command

@@ -30,6 +30,7 @@ Commands:
   approve      Approve a change, bound to the commit that was shown
   cancel       Stop a run and its children; what it made is kept
   graph        Check and show graphs
+  db           Look after the store: its schema, and moving it
   config       Check and show the configuration
   doctor       Say what is there and what is missing
   completions  Write a completion script for a shell
@@ -115,6 +116,7 @@ Environment (over swarm.yaml; flags are over both):
   ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL  the same for `anthropic:NAME` models
   SWARM_MODEL                            PROVIDER:NAME, as --model
   SWARM_DATA_DIR, SWARM_CONFIG           as --data-dir, --config
+  DATABASE_URL                           keep runs in PostgreSQL, such as postgres://user@host/name
   RUST_LOG                               what is logged, such as `swarm_host=debug`
   NO_COLOR                               any value: no colours
 

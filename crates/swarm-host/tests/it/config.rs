@@ -65,7 +65,7 @@ modles: unknown key `modles`
   |
 1 | modles: {}
   | ^^^^^^
-  = help: perhaps `models`; known: budget, graphs, models, people, policy, prompts, repositories, retention, sandbox, worker
+  = help: perhaps `models`; known: budget, graphs, models, people, policy, prompts, repositories, retention, sandbox, store, worker
 
 models.default.provider: unknown value `opneai`
  --> swarm.yaml:3:24

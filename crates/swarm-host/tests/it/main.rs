@@ -6,6 +6,7 @@ mod bench;
 mod cli;
 mod cli_run;
 mod config;
+mod db;
 mod demo;
 mod explain;
 mod golden;
