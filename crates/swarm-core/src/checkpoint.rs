@@ -26,6 +26,11 @@ impl State {
         self.0.get(channel)
     }
 
+    /// Removes a channel.
+    pub fn remove(&mut self, channel: &ChannelName) {
+        Arc::make_mut(&mut self.0).remove(channel);
+    }
+
     /// Sets a channel.
     pub fn set(&mut self, channel: ChannelName, value: Arc<Value>) {
         Arc::make_mut(&mut self.0).insert(channel, value);
@@ -106,7 +111,7 @@ impl Cursor {
                 Phase::Answer { .. } | Phase::Child { .. } | Phase::Signal { .. } => {
                     activation.phase = Phase::Due;
                 }
-                Phase::Due | Phase::Backoff { .. } | Phase::Foreach { .. } => {}
+                Phase::Due | Phase::Backoff { .. } | Phase::Foreach { .. } | Phase::Inline(_) => {}
             }
         }
         cursor
@@ -154,6 +159,8 @@ pub enum Doing {
     Signal,
     /// A loop with items left.
     Foreach,
+    /// A graph inside the run.
+    Inline,
 }
 
 impl Doing {
@@ -165,6 +172,7 @@ impl Doing {
             Phase::Child { .. } => Self::Child,
             Phase::Signal { .. } => Self::Signal,
             Phase::Foreach { .. } => Self::Foreach,
+            Phase::Inline(_) => Self::Inline,
         }
     }
 
@@ -178,6 +186,7 @@ impl Doing {
             Self::Child => "child",
             Self::Signal => "signal",
             Self::Foreach => "foreach",
+            Self::Inline => "inline",
         }
     }
 }
@@ -206,6 +215,9 @@ pub struct Activation {
     /// The item index inside a `foreach`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item: Option<u32>,
+    /// The step whose inline graph the node lies in; `None`: the run's own graph.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame: Option<StepId>,
     /// Failed attempts so far.
     #[serde(default)]
     pub attempts: u32,
@@ -253,6 +265,24 @@ pub enum Phase {
         /// Items that ended, by index.
         done: BTreeMap<u32, StepEnding>,
     },
+    /// Runs a graph inline; the activations in it name this one's step as their `frame`.
+    Inline(Box<Frame>),
+}
+
+/// A graph that runs inside a run. Its channels are in the run's state under the names of
+/// [`ChannelName::inside`].
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Frame {
+    /// What it was given.
+    pub input: Arc<Value>,
+    /// How often each of its nodes was activated.
+    pub visits: BTreeMap<NodeName, u32>,
+    /// How often each of its bounded routes was taken.
+    pub taken: BTreeMap<String, u32>,
+    /// Which of its nodes have arrived at a join.
+    pub arrived: BTreeMap<NodeName, Vec<NodeName>>,
+    /// Supersteps in which a step of it ended.
+    pub supersteps: u32,
 }
 
 /// State and cursor after a superstep.

@@ -27,6 +27,8 @@ pub struct InvalidId {
 
 const ID_RULE: &str = "write 1 to 240 characters out of A-Z a-z 0-9 . _ : # / @ $ + -";
 const NAME_RULE: &str = "start with a letter, then letters, digits, `_` or `-`, at most 64";
+const PATH_RULE: &str = "start with a letter, then letters, digits, `_` or `-`, at most 64; a `/` leads \
+                         into a graph that a node runs inline";
 
 fn is_id(text: &str) -> bool {
     (1..=ID_LEN_MAX).contains(&text.len())
@@ -37,6 +39,17 @@ fn is_name(text: &str) -> bool {
     text.len() <= 64
         && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+}
+
+fn is_path(text: &str) -> bool {
+    text.len() <= ID_LEN_MAX && text.split('/').all(is_name)
+}
+
+fn is_channel(text: &str) -> bool {
+    match text.rsplit_once('/') {
+        Some((frame, name)) => is_id(text) && !frame.is_empty() && is_name(name),
+        None => is_name(text),
+    }
 }
 
 macro_rules! text_newtype {
@@ -137,17 +150,57 @@ text_newtype!(
     GraphName, "graph name", is_name, NAME_RULE
 );
 text_newtype!(
-    /// The name of a node in a graph.
-    NodeName, "node name", is_name, NAME_RULE
+    /// The name of a node in a graph. A node of a graph that runs inline has those of the nodes
+    /// that it lies in before its own: `deliver/dev`.
+    NodeName, "node name", is_path, PATH_RULE
 );
 text_newtype!(
-    /// The name of a channel: one field of a run's state.
-    ChannelName, "channel name", is_name, NAME_RULE
+    /// The name of a channel: one field of a run's state. A channel of a graph that runs inline
+    /// has the step that it lies in before its own: `deliver#1/findings`.
+    ChannelName, "channel name", is_channel, PATH_RULE
 );
 text_newtype!(
     /// The name of a queue; workers of a role serve the queue of that name.
     QueueName, "queue name", is_name, NAME_RULE
 );
+
+impl NodeName {
+    /// The name of `node` inside the graph that this node runs inline.
+    ///
+    /// # Errors
+    /// [`InvalidId`] when graphs lie in each other so deep that it would exceed [`ID_LEN_MAX`].
+    pub fn inside(&self, node: &Self) -> Result<Self, InvalidId> {
+        Self::new(format!("{self}/{node}"))
+    }
+
+    /// Its name in the graph that it lies in.
+    #[must_use]
+    pub fn local(&self) -> &str {
+        self.0.rsplit_once('/').map_or(&*self.0, |(_, local)| local)
+    }
+
+    /// Whether it lies in a graph that runs inline.
+    #[must_use]
+    pub fn is_path(&self) -> bool {
+        self.0.contains('/')
+    }
+}
+
+impl ChannelName {
+    /// The name of `channel` of the graph that `frame` runs inline.
+    ///
+    /// # Errors
+    /// [`InvalidId`] when graphs lie in each other so deep that it would exceed [`ID_LEN_MAX`].
+    pub fn inside(frame: &StepId, channel: &Self) -> Result<Self, InvalidId> {
+        Self::new(format!("{frame}/{channel}"))
+    }
+
+    /// The step whose graph it belongs to, if that graph runs inline.
+    #[must_use]
+    pub fn frame(&self) -> Option<&str> {
+        self.0.rsplit_once('/').map(|(frame, _)| frame)
+    }
+}
 
 impl RunId {
     /// The id of the run that `step` of this run starts. Deriving it makes the start idempotent.
@@ -171,6 +224,27 @@ impl StepId {
 }
 
 impl StepId {
+    /// The id of the `visit`-th activation (from 1) of `node` in the graph that this step runs
+    /// inline: `deliver#1/dev#1`.
+    ///
+    /// # Errors
+    /// [`InvalidId`] when graphs lie in each other so deep that it would exceed [`ID_LEN_MAX`],
+    /// with some room left for an item.
+    pub fn inside(&self, node: &str, visit: u32) -> Result<Self, InvalidId> {
+        let text = format!("{self}/{node}#{visit}");
+        if text.len() + 12 > ID_LEN_MAX {
+            return Err(InvalidId { what: "step id", text, rule: ID_RULE });
+        }
+        Self::new(text)
+    }
+
+    /// Whether this step lies in `other`: an item of its loop, or a step of the graph that it
+    /// runs inline, at any depth.
+    #[must_use]
+    pub fn is_below(&self, other: &Self) -> bool {
+        self.0.strip_prefix(other.as_str()).is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// The step of one item of the loop whose step this is. It follows the loop's id and not the
     /// node's name, which another version of the graph may have changed.
     #[must_use]
@@ -206,9 +280,17 @@ mod tests {
     #[test]
     fn a_name_with_a_space_is_refused_with_the_rule() {
         let error = NodeName::new("open pr").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "`open pr` is not a node name: start with a letter, then letters, digits, `_` or `-`, at most 64"
-        );
+        assert!(error.to_string().starts_with("`open pr` is not a node name: start with a letter"));
+    }
+
+    #[test]
+    fn what_lies_in_a_step_begins_with_its_id() {
+        let outer = StepId::of(&NodeName::new("deliver").unwrap(), 1, None);
+        let inner = outer.inside("dev", 2).unwrap();
+        assert_eq!(inner.as_str(), "deliver#1/dev#2");
+        assert!(inner.is_below(&outer) && !outer.is_below(&inner) && !inner.is_below(&inner));
+        assert!(!StepId::new("deliver#11/dev#1").unwrap().is_below(&outer));
+        let channel = ChannelName::inside(&outer, &ChannelName::new("log").unwrap()).unwrap();
+        assert_eq!((channel.as_str(), channel.frame()), ("deliver#1/log", Some("deliver#1")));
     }
 }

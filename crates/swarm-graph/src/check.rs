@@ -7,6 +7,7 @@
 mod bundle;
 mod flow;
 mod information;
+mod inline;
 mod node;
 pub(crate) mod parallel;
 mod policies;
@@ -15,6 +16,7 @@ pub(crate) mod signals;
 mod state;
 mod value;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -23,10 +25,11 @@ use indexmap::IndexMap;
 use serde_json::Value;
 use swarm_core::id::{GraphName, NodeName};
 
+use self::inline::Around;
 use crate::defect::report::Report;
 use crate::defect::{Code, Defects, suggest};
 use crate::expr::{Env, Type};
-use crate::graph::{Graph, GraphOutput, Race};
+use crate::graph::{Graph, GraphNode, GraphOutput, Race};
 use crate::registry::Registry;
 use crate::spec::read::Read as _;
 use crate::spec::yaml::{Span, Yaml, parse};
@@ -104,17 +107,12 @@ impl Sources for Memory {
 /// # Errors
 /// Everything that is wrong with it, at once.
 pub fn load(sources: &dyn Sources, path: &str, registry: &Registry) -> Result<Graph, Defects> {
-    let mut report = Report::default();
-    let text = match sources.read(path) {
-        Ok(text) => text,
-        Err(why) => return Err(unreadable(&mut report, path, &why)),
-    };
-    check(sources, path, &text, registry, None, report)
+    Loader::new(sources, registry).get(path)
 }
 
-/// Loads several graphs that start runs of each other, in the order of their paths: `run` may
-/// only name one of them, what it gives must fit the other's input, what comes back has the type
-/// of the other's output, and no two have the same name.
+/// Loads several graphs that run each other, in the order of their paths: `run` may only name one
+/// of them, what it gives must fit the other's input, what comes back has the type of the other's
+/// output, and no two have the same name.
 ///
 /// # Errors
 /// For each graph everything that is wrong with it, at once.
@@ -123,8 +121,13 @@ pub fn load_all(
     paths: &[&str],
     registry: &Registry,
 ) -> Vec<Result<Graph, Defects>> {
-    let alone: Vec<Option<Graph>> =
-        paths.iter().map(|path| load(sources, path, registry).ok()).collect();
+    let mut first = Loader::new(sources, registry);
+    for path in paths {
+        if let Some(name) = name_of(sources, path) {
+            first.names.entry(name).or_insert_with(|| (*path).to_owned());
+        }
+    }
+    let alone: Vec<Option<Graph>> = paths.iter().map(|path| first.get(path).ok()).collect();
     let mut others = Others {
         signatures: Signatures::new(),
         summaries: information::summaries(alone.iter().flatten(), registry),
@@ -137,16 +140,54 @@ pub fn load_all(
             others.signatures.entry(name).or_insert_with(signature);
         }
     }
-    paths
-        .iter()
-        .map(|path| {
-            let mut report = Report::default();
-            match sources.read(path) {
-                Ok(text) => check(sources, path, &text, registry, Some(&others), report),
-                Err(why) => Err(unreadable(&mut report, path, &why)),
-            }
-        })
-        .collect()
+    let second = Loader {
+        names: std::mem::take(&mut first.names),
+        others: Some(&others),
+        ..Loader::new(sources, registry)
+    };
+    paths.iter().map(|path| second.get(path)).collect()
+}
+
+type Loaded = Result<Arc<Graph>, Defects>;
+
+/// Loads files, each once.
+struct Loader<'l> {
+    sources: &'l dyn Sources,
+    registry: &'l Registry,
+    /// The graphs that `run` may name; `None`: any, because the others are not at hand.
+    others: Option<&'l Others>,
+    /// The files of graphs that may run inside others, by the graphs' names.
+    names: BTreeMap<String, String>,
+    /// By path; `None` while it is being checked.
+    loaded: RefCell<BTreeMap<String, Option<Loaded>>>,
+}
+
+impl<'l> Loader<'l> {
+    fn new(sources: &'l dyn Sources, registry: &'l Registry) -> Self {
+        let (names, loaded) = (BTreeMap::new(), RefCell::default());
+        Self { sources, registry, others: None, names, loaded }
+    }
+
+    fn get(&self, path: &str) -> Result<Graph, Defects> {
+        let loaded = self.load(path).expect("no file is being checked when one is asked for");
+        loaded.map(Arc::unwrap_or_clone)
+    }
+
+    /// `None`: it is being checked, so it would run inside itself.
+    fn load(&self, path: &str) -> Option<Loaded> {
+        if let Some(loaded) = self.loaded.borrow().get(path) {
+            return loaded.clone();
+        }
+        self.loaded.borrow_mut().insert(path.to_owned(), None);
+        let mut report = Report::default();
+        let loaded = match self.sources.read(path) {
+            Ok(text) => check(self, path, &text, report),
+            Err(why) => Err(unreadable(&mut report, path, &why)),
+        };
+        let loaded = loaded.map(Arc::new);
+        self.loaded.borrow_mut().insert(path.to_owned(), Some(loaded.clone()));
+        Some(loaded)
+    }
 }
 
 fn name_of(sources: &dyn Sources, path: &str) -> Option<String> {
@@ -188,7 +229,7 @@ type Signatures = BTreeMap<String, (String, Option<Signature>)>;
 /// # Errors
 /// Everything that is wrong with it, at once.
 pub fn load_text(text: &str, registry: &Registry) -> Result<Graph, Defects> {
-    check(&Memory::default(), "graph", text, registry, None, Report::default())
+    check(&Loader::new(&Memory::default(), registry), "graph", text, Report::default())
 }
 
 fn unreadable(report: &mut Report, path: &str, why: &str) -> Defects {
@@ -199,20 +240,26 @@ fn unreadable(report: &mut Report, path: &str, why: &str) -> Defects {
 }
 
 fn check(
-    sources: &dyn Sources,
+    loader: &Loader<'_>,
     path: &str,
     text: &str,
-    registry: &Registry,
-    others: Option<&Others>,
     mut report: Report,
 ) -> Result<Graph, Defects> {
     let file = report.add_file(path, text);
     let draft = match parse(text, file) {
         Ok(tree) => GraphSpec::read(&tree, &mut report).and_then(|spec| {
-            let summaries = others.map(|others| &others.summaries);
-            let graphs = others.map(|others| &others.signatures);
-            let report = &mut report;
-            Checker { sources, path, registry, graphs, summaries, report }.graph(&tree, &spec)
+            Checker {
+                sources: loader.sources,
+                path,
+                registry: loader.registry,
+                graphs: loader.others.map(|others| &others.signatures),
+                summaries: loader.others.map(|others| &others.summaries),
+                loader,
+                around: &Around::nothing(),
+                is_inside: false,
+                report: &mut report,
+            }
+            .graph(&tree, &spec)
         }),
         Err(error) => {
             report.error(Code::Syntax, error.at, error.message);
@@ -234,18 +281,41 @@ struct Checker<'c> {
     graphs: Option<&'c Signatures>,
     /// What starting them means for the flow of information.
     summaries: Option<&'c BTreeMap<String, Summary>>,
+    loader: &'c Loader<'c>,
+    /// Where graphs that run inline are looked for first.
+    around: &'c Around<'c>,
+    /// Whether the graph lies in the text of another one.
+    is_inside: bool,
     report: &'c mut Report,
 }
 
 impl Checker<'_> {
     fn graph(&mut self, tree: &Yaml, spec: &GraphSpec) -> Option<Graph> {
+        let around = Around::of(spec, tree, self.around);
+        Checker {
+            sources: self.sources,
+            path: self.path,
+            registry: self.registry,
+            graphs: self.graphs,
+            summaries: self.summaries,
+            loader: self.loader,
+            around: &around,
+            is_inside: self.is_inside,
+            report: self.report,
+        }
+        .whole(tree, spec)
+    }
+
+    fn whole(&mut self, tree: &Yaml, spec: &GraphSpec) -> Option<Graph> {
         self.dsl(spec.dsl.as_ref());
         let name = spec.graph.as_ref().and_then(|head| head.name.as_ref()).and_then(|name| {
             GraphName::new(&name.value)
                 .map_err(|error| self.report.error(Code::BadName, name.at, error.to_string()))
                 .ok()
         });
-        self.other_of_that_name(spec);
+        if !self.is_inside {
+            self.other_of_that_name(spec);
+        }
         let version = self.version(spec);
         let policies = self.policies(spec);
         let defaults = self.defaults(spec.defaults.as_ref(), &policies);
@@ -284,14 +354,26 @@ impl Checker<'_> {
         let entry =
             spec.entry.as_ref().and_then(|entry| self.entry(&entry.value, entry.at, &place));
         let (topology, races, together) = self.flow(&drafts, entry, limits, &state);
-        let bundle = bundle::bundle(tree, &policies);
         let places: Vec<Span> = drafts.iter().map(|draft| draft.at).collect();
+        self.others_inside();
         let nodes: Option<IndexMap<NodeName, _>> = drafts
             .into_iter()
             .map(|draft| draft.into_node().map(|node| (node.name.clone(), node)))
             .collect();
         let nodes = nodes?;
         self.information(&nodes, &places, entry?, &topology, &together);
+        let inside: BTreeMap<&str, &Arc<Graph>> = nodes
+            .values()
+            .filter_map(GraphNode::inline)
+            .map(|graph| (graph.name.as_str(), graph))
+            .collect();
+        let has_inline = !inside.is_empty();
+        let has_races = !races.is_empty() || inside.values().any(|graph| graph.has_races);
+        let bundle = bundle::bundle(tree, &policies, &inside);
+        if has_inline && let Err(error) = parse(&bundle.text, 0) {
+            let message = format!("with the graphs inside it is too large: {}", error.message);
+            self.report.error(Code::BadLimit, tree.at, message);
+        }
         Some(Graph {
             name: name?,
             version: version?,
@@ -314,6 +396,8 @@ impl Checker<'_> {
                     Some(Race { node: name(&race.node)?, members, field })
                 })
                 .collect::<Option<_>>()?,
+            has_races,
+            has_inline,
             nodes,
             topology,
             together: Arc::new(together),

@@ -111,6 +111,10 @@ codes! {
     UnknownSignal = "unknown-signal",
     /// No graph of this name.
     UnknownGraph = "unknown-graph",
+    /// A graph that cannot run inside this one.
+    BadInline = "bad-inline",
+    /// A graph that would run inside itself.
+    InlineCycle = "inline-cycle",
     /// An import that cannot be.
     BadImport = "bad-import",
     /// The same name twice.

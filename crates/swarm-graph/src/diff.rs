@@ -236,6 +236,14 @@ impl Changes {
                 "an open question of it keeps its old choices, so such a run is refused",
             );
         }
+        if let (Some(was), Some(is)) = (old.inline(), new.inline())
+            && was.hash != is.hash
+        {
+            self.risky(
+                format!("the graph that node `{name}` runs inside changed"),
+                "a run that stands in it is refused",
+            );
+        }
         if old.foreach.as_ref().map(|each| (&each.var, &each.items))
             != new.foreach.as_ref().map(|each| (&each.var, &each.items))
         {
@@ -262,6 +270,7 @@ pub(crate) fn work(node: &GraphNode) -> String {
         Work::Uses { kind, .. } => format!("runs `{kind}`"),
         Work::Run { graph, detach: false, .. } => format!("starts a run of `{graph}`"),
         Work::Run { graph, detach: true, .. } => format!("starts a detached run of `{graph}`"),
+        Work::Inline { graph, .. } => format!("runs graph `{}` inside", graph.name),
         Work::Wait { signal, timeout } => match (signal, timeout) {
             (Some(signal), None) => format!("waits for `{signal}`"),
             (Some(signal), Some(_)) => format!("waits for `{signal}` with a timeout"),
@@ -274,7 +283,7 @@ pub(crate) fn work(node: &GraphNode) -> String {
 pub(crate) fn answer(node: &GraphNode) -> Option<&serde_json::Value> {
     match &node.work {
         Work::Gate(gate) => Some(&gate.answer_schema),
-        Work::Uses { .. } | Work::Run { .. } | Work::Wait { .. } => None,
+        Work::Uses { .. } | Work::Run { .. } | Work::Inline { .. } | Work::Wait { .. } => None,
     }
 }
 

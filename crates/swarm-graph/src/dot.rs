@@ -78,6 +78,7 @@ fn box_of(node: &GraphNode) -> Shape {
         Work::Run { graph, detach, .. } => {
             (Form::Run, format!("{} {graph}", if *detach { "starts" } else { "runs" }))
         }
+        Work::Inline { graph, .. } => (Form::Run, format!("runs {} inside", graph.name())),
         Work::Wait { signal, timeout } => {
             let signal = signal.as_ref().map(|signal| format!("waits for {signal}"));
             let timeout = timeout.map(|time| format!("{}", humantime::format_duration(time)));

@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::{Value, json};
-use swarm_core::checkpoint::{Activation, Checkpoint, Phase, StepEnding, StepRecord};
+use swarm_core::checkpoint::{Activation, ChannelDelta, Checkpoint, Phase, StepEnding, StepRecord};
 use swarm_core::escalation::Block;
 use swarm_core::event::{EventKind, NewEvent};
 use swarm_core::failure::Failure;
@@ -34,7 +34,7 @@ use crate::node::{NodeContext, NodeError, RunScope};
 use crate::plan::{self, AfterFailure, Ending, RunFacts};
 use crate::settle;
 use crate::worker::POLL;
-use crate::{cancel, heartbeat, race, resume};
+use crate::{cancel, frame, heartbeat, race, resume};
 
 /// Backoffs up to this long are waited for in place instead of giving the run back.
 const WAIT_IN_PLACE: Duration = Duration::from_secs(2);
@@ -64,6 +64,8 @@ enum Started {
     Parked(Phase),
     /// A loop over nothing.
     Skipped(Ending),
+    /// A graph inside the run has begun.
+    Entered,
 }
 
 pub(crate) struct Session<'e> {
@@ -106,6 +108,8 @@ struct Opening {
 #[derive(Default)]
 struct Pending {
     endings: Vec<Ending>,
+    /// How the state has changed in this superstep before its end.
+    deltas: Vec<ChannelDelta>,
     steps: Vec<StepRecord>,
     blocks: Vec<Block>,
     /// Steps that will not go on: what they asked and started is called back.
@@ -147,7 +151,11 @@ impl<'e> Session<'e> {
         let data = json!({ "worker": run.lease_owner, "epoch": run.epoch });
         let claimed = NewEvent::run(EventKind::RUN_CLAIMED, data);
         let is_new = claim.checkpoint.is_none();
-        let checkpoint = claim.checkpoint.unwrap_or_else(|| plan::begin(&graph));
+        let mut checkpoint = claim.checkpoint.unwrap_or_else(|| plan::begin(&graph));
+        if graph.has_inline {
+            // What was swept is null in the store.
+            frame::sweep(&mut checkpoint.state, &checkpoint.cursor);
+        }
         let opening = if is_new {
             Some(rest::opening(&checkpoint, claimed, engine.clock().now() + FIRST_WITHIN))
         } else {
@@ -222,7 +230,7 @@ impl<'e> Session<'e> {
     async fn take_signals(&mut self) -> store::Result<Option<String>> {
         let waits = self.checkpoint.cursor.active.iter().any(|activation| match activation.phase {
             Phase::Answer { .. } | Phase::Child { .. } | Phase::Signal { .. } => true,
-            Phase::Due | Phase::Backoff { .. } | Phase::Foreach { .. } => false,
+            Phase::Due | Phase::Backoff { .. } | Phase::Foreach { .. } | Phase::Inline(_) => false,
         });
         // A new claim looks once in any case: someone may have cancelled the run.
         if !waits && std::mem::replace(&mut self.has_looked, true) {
@@ -245,6 +253,9 @@ impl<'e> Session<'e> {
         self.pending.taken.extend(taken.ids);
         self.pending.settled_events.extend(taken.events);
         self.pending.endings.extend(taken.endings);
+        for step in taken.broken_off {
+            self.lose(step);
+        }
         self.call_off();
         if let Some(answer) = taken.wall_answer {
             self.answer_wall(&answer);
@@ -290,7 +301,7 @@ impl<'e> Session<'e> {
                 return Ok(is_drained || self.stop.is_cancelled());
             };
             at_work.remove(&attempt.activation.step);
-            self.ended_attempt(attempt, &mut at_work).await?;
+            self.ended_attempt(attempt).await?;
             crash_point!("step:ended");
             if !at_work.is_empty() {
                 self.commit_early().await?;
@@ -323,7 +334,7 @@ impl<'e> Session<'e> {
         at_work: &mut BTreeSet<StepId>,
     ) -> store::Result<Vec<BoxFuture<'static, Attempt>>> {
         let mut attempts = Vec::new();
-        self.end_finished(at_work);
+        self.end_finished();
         loop {
             let now = self.engine.clock().now();
             let Some(activation) =
@@ -341,7 +352,8 @@ impl<'e> Session<'e> {
                     attempts.push(attempt);
                 }
                 Started::Parked(phase) => self.park(&activation.step, &phase),
-                Started::Ended(ending) => self.end(&activation, ending, at_work),
+                Started::Ended(ending) => self.end(&activation, ending),
+                Started::Entered => self.is_dirty = true,
                 Started::Skipped(ending) => {
                     self.is_dirty = true;
                     self.checkpoint.cursor.active.retain(|other| other.step != activation.step);
@@ -358,14 +370,14 @@ impl<'e> Session<'e> {
 
     /// Steps that a former claim finished end before any other begins: one of them may have won
     /// a race.
-    fn end_finished(&mut self, at_work: &mut BTreeSet<StepId>) {
-        if self.finished.is_empty() || self.graph.races.is_empty() {
+    fn end_finished(&mut self) {
+        if self.finished.is_empty() || !self.graph.has_races {
             return;
         }
         let active = self.checkpoint.cursor.active.clone();
         for activation in active.iter().filter(|activation| activation.phase == Phase::Due) {
             if let Some(ending) = self.finished.remove(&activation.step) {
-                self.end(activation, ending, at_work);
+                self.end(activation, ending);
             }
         }
     }
@@ -380,35 +392,24 @@ impl<'e> Session<'e> {
         }
     }
 
-    fn end(&mut self, activation: &Activation, ending: StepEnding, at_work: &mut BTreeSet<StepId>) {
+    fn end(&mut self, activation: &Activation, ending: StepEnding) {
         self.is_dirty = true;
         let ending = plan::end_step(&self.graph, &mut self.checkpoint.cursor, activation, ending);
         let Some(ending) = ending else { return };
-        if activation.item.is_some() {
-            self.drop_items(&ending.activation, at_work);
+        if ending.breaks_off(&activation.step) {
+            self.lose(ending.activation.step.clone());
         }
         self.pending.endings.push(ending);
         self.call_off();
     }
 
-    async fn ended_attempt(
-        &mut self,
-        attempt: Attempt,
-        at_work: &mut BTreeSet<StepId>,
-    ) -> store::Result<()> {
+    async fn ended_attempt(&mut self, attempt: Attempt) -> store::Result<()> {
         let Attempt { activation, context, started_at, result } = attempt;
         self.tokens.remove(&activation.step);
         let is_known =
             self.checkpoint.cursor.active.iter().any(|other| other.step == activation.step);
         if !is_known {
-            // It has lost a race meanwhile.
-            return Ok(());
-        }
-        if activation.item.is_some()
-            && plan::group_of(&self.checkpoint.cursor, &activation).is_none()
-        {
-            // Its loop has failed meanwhile.
-            self.checkpoint.cursor.active.retain(|other| other.step != activation.step);
+            // It has lost a race, or its loop has failed meanwhile.
             return Ok(());
         }
         let now = self.engine.clock().now();
@@ -462,7 +463,7 @@ impl<'e> Session<'e> {
             started_at,
             ended_at: now,
         });
-        self.end(&activation, ending, at_work);
+        self.end(&activation, ending);
         Ok(())
     }
 
@@ -472,7 +473,7 @@ impl<'e> Session<'e> {
         failure: &Failure,
         now: Timestamp,
     ) -> AfterFailure {
-        let Some(node) = self.graph.nodes.get(&activation.node) else {
+        let Some(node) = self.graph.at(&activation.node) else {
             return AfterFailure::Exhausted;
         };
         let error = settle::failure_value(failure);
@@ -515,7 +516,7 @@ impl<'e> Session<'e> {
             };
             let Some(attempt) = attempt else { return Ok(()) };
             at_work.remove(&attempt.activation.step);
-            self.ended_attempt(attempt, at_work).await?;
+            self.ended_attempt(attempt).await?;
         }
     }
 

@@ -30,6 +30,7 @@ pub fn in_words(graph: &Graph) -> String {
     told.people();
     told.together();
     told.cost();
+    told.inside();
     told.text
 }
 
@@ -39,6 +40,18 @@ struct Told<'g> {
 }
 
 impl Told<'_> {
+    /// The graphs inside, each told once.
+    fn inside(&mut self) {
+        let mut told: Vec<&str> = Vec::new();
+        for (_, graph) in self.graph.inlined() {
+            if !told.contains(&graph.name.as_str()) {
+                told.push(graph.name.as_str());
+                self.line("");
+                self.text.push_str(&in_words(graph));
+            }
+        }
+    }
+
     fn line(&mut self, line: &str) {
         self.text.push_str(line);
         self.text.push('\n');
@@ -202,7 +215,9 @@ impl Told<'_> {
             .values()
             .filter_map(|node| match &node.work {
                 Work::Gate(gate) => Some((node, &**gate)),
-                Work::Uses { .. } | Work::Run { .. } | Work::Wait { .. } => None,
+                Work::Uses { .. } | Work::Run { .. } | Work::Inline { .. } | Work::Wait { .. } => {
+                    None
+                }
             })
             .collect();
         for (node, gate) in &gates {
@@ -363,7 +378,7 @@ impl Usual {
 fn is_tried(node: &GraphNode) -> bool {
     match node.work {
         Work::Uses { .. } | Work::Run { .. } => true,
-        Work::Wait { .. } | Work::Gate(_) => false,
+        Work::Inline { .. } | Work::Wait { .. } | Work::Gate(_) => false,
     }
 }
 
@@ -400,6 +415,9 @@ fn work(node: &GraphNode) -> String {
                 queue.as_ref().map(|queue| format!(" on queue `{queue}`")).unwrap_or_default();
             let end = if *detach { "does not wait for it" } else { "waits for its end" };
             format!("`{name}` starts a run of graph `{graph}`{queue} and {end}")
+        }
+        Work::Inline { graph, .. } => {
+            format!("`{name}` runs graph `{}` inside this run", graph.name)
         }
         Work::Wait { signal, timeout } => match (signal, timeout) {
             (Some(signal), None) => format!("`{name}` waits for the signal `{signal}`"),

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use swarm_core::checkpoint::State;
+use swarm_core::id::ChannelName;
 use thiserror::Error;
 
 pub(crate) use self::infer::{Env, infer};
@@ -158,7 +159,7 @@ pub enum ErrorKind {
 /// What an expression can refer to: borrowed, nothing is converted.
 #[derive(Clone, Debug, Default)]
 pub struct Scope<'a> {
-    state: Option<&'a State>,
+    state: Option<StateView<'a>>,
     vars: Vec<(&'a str, &'a Value)>,
 }
 
@@ -172,7 +173,13 @@ impl<'a> Scope<'a> {
     /// With the state of the run as `state`.
     #[must_use]
     pub fn state(mut self, state: &'a State) -> Self {
-        self.state = Some(state);
+        self.state = Some(StateView { state, frame: None });
+        self
+    }
+
+    /// With the state of the graph that a step runs inline as `state`.
+    pub(crate) fn state_of(mut self, state: &'a State, frame: &'a str) -> Self {
+        self.state = Some(StateView { state, frame: Some(frame) });
         self
     }
 
@@ -185,5 +192,30 @@ impl<'a> Scope<'a> {
 
     pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
         self.vars.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
+}
+
+/// The channels of one graph, out of the state of a run that may have others inside.
+#[derive(Clone, Copy, Debug)]
+struct StateView<'a> {
+    state: &'a State,
+    frame: Option<&'a str>,
+}
+
+impl<'a> StateView<'a> {
+    fn get(self, channel: &str) -> Option<&'a Arc<Value>> {
+        match self.frame {
+            None => self.state.get(channel),
+            Some(frame) => self.state.get(&format!("{frame}/{channel}")),
+        }
+    }
+
+    fn to_value(self) -> Value {
+        let own = self.state.0.iter().filter(|(name, _)| name.frame() == self.frame);
+        let local = |name: &ChannelName| match name.as_str().rsplit_once('/') {
+            Some((_, local)) => local.to_owned(),
+            None => name.to_string(),
+        };
+        Value::Object(own.map(|(name, value)| (local(name), (**value).clone())).collect())
     }
 }

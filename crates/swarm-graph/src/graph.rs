@@ -40,6 +40,10 @@ pub struct Graph {
     pub(crate) limits: Limits,
     pub(crate) budget: Option<Budget>,
     pub(crate) races: Vec<Race>,
+    /// Whether it, or a graph inside it, has a race.
+    pub(crate) has_races: bool,
+    /// Whether a node of it runs a graph inline.
+    pub(crate) has_inline: bool,
     pub(crate) together: Arc<Together>,
     pub(crate) topology: Topology,
     pub(crate) warnings: Vec<Defect>,
@@ -132,6 +136,28 @@ impl Graph {
         self.nodes.get(name)
     }
 
+    /// A node by name, or by path inside the graphs that run inline: `deliver/dev`.
+    #[must_use]
+    pub fn at(&self, path: &NodeName) -> Option<&GraphNode> {
+        self.home(path)?.nodes.get(path.local())
+    }
+
+    /// The graph that the node of a path lies in.
+    pub(crate) fn home(&self, path: &NodeName) -> Option<&Self> {
+        let mut home = self;
+        if let Some((outer, _)) = path.as_str().rsplit_once('/') {
+            for name in outer.split('/') {
+                home = home.nodes.get(name)?.inline()?;
+            }
+        }
+        Some(home)
+    }
+
+    /// The graphs that its nodes run inline, each with its node, in their order.
+    pub fn inlined(&self) -> impl Iterator<Item = (&NodeName, &Arc<Self>)> {
+        self.nodes.values().filter_map(|node| Some((&node.name, node.inline()?)))
+    }
+
     /// Where a run begins.
     #[must_use]
     pub fn entry(&self) -> &NodeName {
@@ -218,6 +244,15 @@ impl GraphNode {
         &self.work
     }
 
+    /// The graph that it runs inline, if it does that.
+    #[must_use]
+    pub fn inline(&self) -> Option<&Arc<Graph>> {
+        match &self.work {
+            Work::Inline { graph, .. } => Some(graph),
+            Work::Uses { .. } | Work::Run { .. } | Work::Wait { .. } | Work::Gate(_) => None,
+        }
+    }
+
     /// Whether it does that once per item of a list.
     #[must_use]
     pub fn foreach(&self) -> Option<&Foreach> {
@@ -291,6 +326,13 @@ pub enum Work {
         detach: bool,
         /// Labels for people and filters, added to those of this run.
         labels: Vec<(String, Template)>,
+    },
+    /// Runs another graph inside this run.
+    Inline {
+        /// The graph.
+        graph: Arc<Graph>,
+        /// Its input.
+        input: Template,
     },
     /// Waits for a signal, a moment, or whichever comes first.
     Wait {

@@ -122,6 +122,7 @@ pub mod engine;
 pub mod explain;
 pub mod expr;
 mod first;
+mod frame;
 pub mod graph;
 mod heartbeat;
 pub mod information;

@@ -2,7 +2,8 @@
 //!
 //! A `foreach` is one activation that stands for the whole loop and one for each item at work.
 //! The loop's activation keeps what its ended items gave, so that the rest of the engine sees
-//! only single steps.
+//! only single steps. In the same way an inline graph is one activation, with its input and its
+//! counts, and one for each of its nodes that is due, at work or waiting: see [`frame`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,10 +11,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use swarm_core::checkpoint::{Activation, Checkpoint, Cursor, FORMAT, Phase, State, StepEnding};
 use swarm_core::failure::Failure;
-use swarm_core::id::{GraphName, NodeName, RunId, StepId};
+use swarm_core::id::{GraphName, InvalidId, NodeName, RunId, StepId};
 use swarm_core::time::Timestamp;
 
 use crate::expr::Scope;
+use crate::frame;
 use crate::graph::{Graph, GraphNode};
 
 /// What expressions know of a run besides its state.
@@ -39,6 +41,20 @@ impl RunFacts {
     pub(crate) fn scope<'a>(&'a self, state: &'a State) -> Scope<'a> {
         Scope::new().state(state).var("input", &self.input).var("run", &self.value)
     }
+
+    /// The same for the expressions of the graph that a step runs inline; `None`: the run's own.
+    pub(crate) fn scope_in<'a>(
+        &'a self,
+        checkpoint: &'a Checkpoint,
+        frame: Option<&'a StepId>,
+    ) -> Scope<'a> {
+        let Some(step) = frame else { return self.scope(&checkpoint.state) };
+        let input = frame::of(&checkpoint.cursor, step).map_or(&Value::Null, |frame| &frame.input);
+        Scope::new()
+            .state_of(&checkpoint.state, step.as_str())
+            .var("input", input)
+            .var("run", &self.value)
+    }
 }
 
 /// The checkpoint before the first superstep: every channel at its default, the entry due.
@@ -48,29 +64,55 @@ pub(crate) fn begin(graph: &Graph) -> Checkpoint {
         state.set(name.clone(), channel.default.clone());
     }
     let mut cursor = Cursor::default();
-    activate(&mut cursor, &graph.entry, None);
+    // At the top no name is too long.
+    let _ = activate(&mut cursor, None, &graph.entry, None);
     Checkpoint { format: FORMAT, seq: 0, state, cursor }
 }
 
 /// Makes a node due, once: a second way to the same node in the same superstep joins the first.
-pub(crate) fn activate(cursor: &mut Cursor, node: &NodeName, error: Option<Failure>) {
+/// `frame` is the step whose inline graph it lies in.
+///
+/// Fails only where graphs lie in each other so deep that a step's id would be too long.
+pub(crate) fn activate(
+    cursor: &mut Cursor,
+    frame: Option<&StepId>,
+    node: &NodeName,
+    error: Option<Failure>,
+) -> Result<(), Failure> {
     let is_due_already = cursor.active.iter().any(|activation| {
-        activation.node == *node && activation.phase == Phase::Due && activation.attempts == 0
+        activation.node.local() == node.as_str()
+            && activation.frame.as_ref() == frame
+            && activation.phase == Phase::Due
+            && activation.attempts == 0
+            && activation.item.is_none()
     });
     if is_due_already {
-        return;
+        return Ok(());
     }
-    let visit = cursor.visits.entry(node.clone()).or_default();
+    let too_deep = |error: InvalidId| Failure::fatal("too_deep", error.to_string());
+    let path = match frame {
+        None => node.clone(),
+        Some(step) => frame::path(cursor, step).unwrap_or(node).inside(node).map_err(too_deep)?,
+    };
+    let Some(counts) = frame::counts(cursor, frame) else { return Ok(()) };
+    let visit = counts.visits.entry(node.clone()).or_default();
     *visit += 1;
+    let visit = *visit;
+    let step = match frame {
+        None => StepId::of(node, visit, None),
+        Some(outer) => outer.inside(node.as_str(), visit).map_err(too_deep)?,
+    };
     cursor.active.push(Activation {
-        step: StepId::of(node, *visit, None),
-        node: node.clone(),
-        visit: *visit,
+        step,
+        node: path,
+        visit,
         item: None,
+        frame: frame.cloned(),
         attempts: 0,
         phase: Phase::Due,
         error,
     });
+    Ok(())
 }
 
 /// The next activation to start, if one may start now; marks nothing. `running` are the steps at
@@ -92,7 +134,8 @@ pub(crate) fn next_to_start(
                 Phase::Answer { .. }
                 | Phase::Child { .. }
                 | Phase::Signal { .. }
-                | Phase::Foreach { .. } => false,
+                | Phase::Foreach { .. }
+                | Phase::Inline(_) => false,
             }
     }) {
         return Some(ready.clone());
@@ -107,6 +150,7 @@ pub(crate) fn next_to_start(
         node: group.node.clone(),
         visit: group.visit,
         item: Some(item),
+        frame: group.frame.clone(),
         attempts: 0,
         phase: Phase::Due,
         error: group.error.clone(),
@@ -118,7 +162,7 @@ pub(crate) fn next_to_start(
 /// Whether a loop has an item left that may start now.
 pub(crate) fn may_start_item(graph: &Graph, cursor: &Cursor, group: &Activation) -> bool {
     let Phase::Foreach { items, next, .. } = &group.phase else { return false };
-    let Some(foreach) = graph.nodes.get(&group.node).and_then(|node| node.foreach.as_ref()) else {
+    let Some(foreach) = graph.at(&group.node).and_then(|node| node.foreach.as_ref()) else {
         return false;
     };
     (*next as usize) < items.as_array().map_or(0, Vec::len)
@@ -126,21 +170,20 @@ pub(crate) fn may_start_item(graph: &Graph, cursor: &Cursor, group: &Activation)
 }
 
 /// The items of a loop that are at work or waiting.
-pub(crate) fn live_items<'c>(
+fn live_items<'c>(
     cursor: &'c Cursor,
     group: &'c Activation,
 ) -> impl Iterator<Item = &'c Activation> {
-    cursor.active.iter().filter(move |other| {
-        other.item.is_some() && other.node == group.node && other.visit == group.visit
-    })
+    cursor.active.iter().filter(move |other| other.item.is_some() && is_same_visit(other, group))
 }
 
 /// The loop that an item belongs to.
-pub(crate) fn group_of<'c>(cursor: &'c Cursor, item: &Activation) -> Option<&'c Activation> {
-    cursor
-        .active
-        .iter()
-        .find(|other| other.item.is_none() && other.node == item.node && other.visit == item.visit)
+fn group_of<'c>(cursor: &'c Cursor, item: &Activation) -> Option<&'c Activation> {
+    cursor.active.iter().find(|other| other.item.is_none() && is_same_visit(other, item))
+}
+
+fn is_same_visit(one: &Activation, other: &Activation) -> bool {
+    one.visit == other.visit && one.node == other.node && one.frame == other.frame
 }
 
 /// The earliest moment at which a waiting run must be looked at again.
@@ -153,7 +196,11 @@ pub(crate) fn wake_at(cursor: &Cursor) -> Option<Timestamp> {
         .filter_map(|activation| match activation.phase {
             Phase::Backoff { until } => Some(until),
             Phase::Signal { until, .. } => until,
-            Phase::Due | Phase::Answer { .. } | Phase::Child { .. } | Phase::Foreach { .. } => None,
+            Phase::Due
+            | Phase::Answer { .. }
+            | Phase::Child { .. }
+            | Phase::Foreach { .. }
+            | Phase::Inline(_) => None,
         })
         .chain(questions.flatten())
         .min()
@@ -167,7 +214,8 @@ pub(crate) fn timer_at(cursor: &Cursor) -> Option<Timestamp> {
         | Phase::Backoff { .. }
         | Phase::Answer { .. }
         | Phase::Child { .. }
-        | Phase::Foreach { .. } => None,
+        | Phase::Foreach { .. }
+        | Phase::Inline(_) => None,
     });
     timers.min()
 }
@@ -180,7 +228,7 @@ pub(crate) fn scope<'a>(
     activation: &'a Activation,
     error: Option<&'a Value>,
 ) -> Scope<'a> {
-    let mut scope = facts.scope(&checkpoint.state);
+    let mut scope = facts.scope_in(checkpoint, activation.frame.as_ref());
     if let Some(error) = error {
         scope = scope.var("error", error);
     }
@@ -201,6 +249,14 @@ pub(crate) struct Ending {
     pub(crate) result: Ended,
 }
 
+impl Ending {
+    /// Whether it is that of a loop in which `step`, an item, has failed: the other items are
+    /// called off.
+    pub(crate) fn breaks_off(&self, step: &StepId) -> bool {
+        self.activation.step != *step && matches!(self.result, Ended::Failed(_))
+    }
+}
+
 /// What an ending holds.
 #[derive(Clone, Debug)]
 pub(crate) enum Ended {
@@ -212,8 +268,9 @@ pub(crate) enum Ended {
     Failed(Failure),
 }
 
-/// Takes an ended step out of the cursor. `Some` is an ending for [`crate::settle`]; an item of a
-/// loop that is not its last one gives none.
+/// Takes an ended step out of the cursor, and a loop that fails with it together with its other
+/// items. `Some` is an ending for [`crate::settle`]; an item of a loop that is not its last one
+/// gives none.
 pub(crate) fn end_step(
     graph: &Graph,
     cursor: &mut Cursor,
@@ -228,16 +285,17 @@ pub(crate) fn end_step(
         };
         return Some(Ending { activation: activation.clone(), result });
     };
-    let position = cursor.active.iter().position(|other| {
-        other.item.is_none() && other.node == activation.node && other.visit == activation.visit
-    })?;
+    let position = cursor
+        .active
+        .iter()
+        .position(|other| other.item.is_none() && is_same_visit(other, activation))?;
     let stops_at_failure = graph
-        .nodes
-        .get(&activation.node)
+        .at(&activation.node)
         .and_then(|node| node.foreach.as_ref())
         .is_none_or(|foreach| foreach.on_error == crate::graph::OnError::Fail);
     if let (StepEnding::Failed(failure), true) = (&ending, stops_at_failure) {
         let group = cursor.active.remove(position);
+        cursor.active.retain(|other| !other.step.is_below(&group.step));
         return Some(Ending { activation: group, result: Ended::Failed(failure.clone()) });
     }
     let Phase::Foreach { items, done, .. } = &mut cursor.active[position].phase else {

@@ -27,6 +27,8 @@ pub(crate) struct Taken {
     pub(crate) ids: Vec<u64>,
     /// Waits that are over.
     pub(crate) endings: Vec<Ending>,
+    /// Loops that failed with one of their items: the others are called off.
+    pub(crate) broken_off: Vec<StepId>,
     /// Who wants the run to stop.
     pub(crate) cancelled_by: Option<String>,
     /// A person's answer about the wall-time budget.
@@ -37,6 +39,16 @@ pub(crate) struct Taken {
     pub(crate) has_reminded: bool,
     /// What to tell.
     pub(crate) events: Vec<NewEvent>,
+}
+
+impl Taken {
+    fn ended(&mut self, graph: &Graph, cursor: &mut Cursor, step: &Activation, ending: StepEnding) {
+        let Some(ending) = plan::end_step(graph, cursor, step, ending) else { return };
+        if ending.breaks_off(&step.step) {
+            self.broken_off.push(ending.activation.step.clone());
+        }
+        self.endings.push(ending);
+    }
 }
 
 /// Hands signals and due timers to those who wait for them.
@@ -80,7 +92,7 @@ pub(crate) fn take(
                         &activation.step,
                         data,
                     ));
-                    taken.endings.extend(plan::end_step(graph, cursor, &activation, ending));
+                    taken.ended(graph, cursor, &activation, ending);
                 }
                 true
             }
@@ -92,7 +104,8 @@ pub(crate) fn take(
                     | Phase::Backoff { .. }
                     | Phase::Answer { .. }
                     | Phase::Child { .. }
-                    | Phase::Foreach { .. } => false,
+                    | Phase::Foreach { .. }
+                    | Phase::Inline(_) => false,
                 });
                 let is_taken = waiting.is_some();
                 if let Some(activation) = waiting {
@@ -103,7 +116,7 @@ pub(crate) fn take(
                         value.clone(),
                     ));
                     let ending = StepEnding::Output(Arc::new(value));
-                    taken.endings.extend(plan::end_step(graph, cursor, &activation, ending));
+                    taken.ended(graph, cursor, &activation, ending);
                 }
                 is_taken
             }
@@ -123,10 +136,9 @@ fn is_coming(cursor: &Cursor, run: &RunId, name: &str) -> bool {
         return false;
     };
     let step = step.split_once(':').map_or(step, |(step, _)| step);
-    let of_loop = step.split_once('/').map_or(step, |(group, _)| group);
+    let Ok(step) = StepId::new(step) else { return false };
     cursor.active.iter().any(|activation| {
-        let name = activation.step.as_str();
-        (name == step || name == of_loop)
+        (step == activation.step || step.is_below(&activation.step))
             && matches!(activation.phase, Phase::Due | Phase::Backoff { .. })
     })
 }
@@ -152,13 +164,14 @@ fn answered(
     let Some(activation) = find(cursor, |phase| waits_for(phase, block)) else { return };
     let data = json!({ "id": block });
     taken.events.push(NewEvent::step(EventKind::QUESTION_ANSWERED, &activation.step, data));
-    match graph.nodes.get(&activation.node).map(|node| &node.work) {
+    match graph.at(&activation.node).map(|node| &node.work) {
         Some(Work::Gate(_)) => {
             let ending = StepEnding::Output(value);
-            taken.endings.extend(plan::end_step(graph, cursor, &activation, ending));
+            taken.ended(graph, cursor, &activation, ending);
         }
         // The node runs again from its start and finds the answer.
-        Some(Work::Uses { .. } | Work::Run { .. } | Work::Wait { .. }) | None => {
+        Some(Work::Uses { .. } | Work::Run { .. } | Work::Inline { .. } | Work::Wait { .. })
+        | None => {
             for other in &mut cursor.active {
                 if other.step == activation.step {
                     other.phase = Phase::Due;
@@ -202,7 +215,7 @@ fn timers(graph: &Graph, cursor: &mut Cursor, now: Timestamp, taken: &mut Taken)
     ) {
         taken.events.push(NewEvent::step(EventKind::TIMER_FIRED, &activation.step, Value::Null));
         let ending = StepEnding::Output(Arc::new(Value::Null));
-        taken.endings.extend(plan::end_step(graph, cursor, &activation, ending));
+        taken.ended(graph, cursor, &activation, ending);
     }
 }
 
@@ -221,8 +234,7 @@ fn patience(graph: &Graph, cursor: &mut Cursor, now: Timestamp, taken: &mut Take
             cursor.patience.remove(&step);
             continue;
         };
-        let Some(Work::Gate(gate)) = graph.nodes.get(&activation.node).map(|node| &node.work)
-        else {
+        let Some(Work::Gate(gate)) = graph.at(&activation.node).map(|node| &node.work) else {
             continue;
         };
         let (Phase::Answer { blocks }, Some(patience)) =
@@ -236,7 +248,7 @@ fn patience(graph: &Graph, cursor: &mut Cursor, now: Timestamp, taken: &mut Take
             cursor.patience.remove(&step);
             taken.events.push(NewEvent::step(EventKind::QUESTION_EXPIRED, &step, data));
             taken.expired.extend(blocks.iter().cloned());
-            taken.endings.extend(plan::end_step(graph, cursor, &activation, ending));
+            taken.ended(graph, cursor, &activation, ending);
         } else {
             patience.remind_at = next_reminder(patience.remind_at, gate.remind, now);
             taken.events.push(NewEvent::step(EventKind::QUESTION_REMINDED, &step, data));

@@ -50,6 +50,8 @@ record! {
         required entry: Spanned<String>,
         /// The nodes, by name.
         required nodes: Spanned<Entries<NodeSpec>>,
+        /// Graphs that nodes run inline, in full; others are found beside this file.
+        optional graphs: Vec<GraphSpec>,
     }
 
     /// A file of policies for several graphs.
@@ -192,7 +194,7 @@ record! {
     struct NodeSpec("a node") {
         /// A registered node kind, such as `swarm/plan`.
         optional uses: Spanned<String>,
-        /// A child run of another graph.
+        /// A run of another graph.
         optional run: RunSpec,
         /// A signal or a timer.
         optional wait: WaitSpec,
@@ -224,10 +226,12 @@ record! {
         optional when_any: Vec<Spanned<String>>,
     }
 
-    /// A child run of another graph.
+    /// A run of another graph: a child run, or inside this one.
     struct RunSpec("`run`") {
         /// The name of the graph.
         required graph: Spanned<String>,
+        /// Whether it runs inside this run: its steps are steps of this run, its state is its own.
+        optional inline: bool,
         /// The queue whose workers may take it; without it, that of this run.
         optional queue: Spanned<String>,
         /// Its input, with expressions.

@@ -2,13 +2,18 @@
 //!
 //! The bundle is JSON, which is YAML: the data of the file with its imports resolved. The hash is
 //! over the same data with sorted keys, except that the order of nodes and channels counts:
-//! updates are applied in the order of the nodes.
+//! updates are applied in the order of the nodes. A graph that runs inside is in the bundle as its
+//! own bundle, and in the hash by its own hash.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use swarm_core::id::GraphHash;
 
 use super::policies::Policies;
+use crate::graph::Graph;
 use crate::spec::yaml::Yaml;
 
 /// A graph as it is kept and named.
@@ -18,11 +23,17 @@ pub(super) struct Bundle {
 }
 
 /// Makes the bundle of a graph file.
-pub(super) fn bundle(tree: &Yaml, policies: &Policies) -> Bundle {
+pub(super) fn bundle(
+    tree: &Yaml,
+    policies: &Policies,
+    inside: &BTreeMap<&str, &Arc<Graph>>,
+) -> Bundle {
     let mut data = tree.to_json();
     if let Value::Object(top) = &mut data {
         // Imported policies that nothing uses do not make another graph.
         top.shift_remove("imports");
+        // Neither do graphs that nothing runs.
+        top.shift_remove("graphs");
         for (group, name, policy) in policies.imported_and_used() {
             let groups = top.entry("policies").or_insert_with(|| json!({}));
             let Value::Object(groups) = groups else { continue };
@@ -32,7 +43,15 @@ pub(super) fn bundle(tree: &Yaml, policies: &Policies) -> Bundle {
             }
         }
     }
-    let hash = hex::encode(Sha256::digest(canonical(&data).to_string()));
+    let mut named = canonical(&data);
+    if !inside.is_empty() {
+        named["inside"] = inside.values().map(|graph| json!(graph.hash)).collect();
+        let text = |graph: &Arc<Graph>| -> Value {
+            serde_json::from_str(&graph.text).expect("a bundle is JSON")
+        };
+        data["graphs"] = inside.values().map(|graph| text(graph)).collect();
+    }
+    let hash = hex::encode(Sha256::digest(named.to_string()));
     let text = serde_json::to_string_pretty(&data).expect("JSON prints") + "\n";
     Bundle { text, hash: GraphHash(hash.into()) }
 }

@@ -73,17 +73,22 @@ pub(super) fn summaries<'g>(
 ) -> BTreeMap<String, Summary> {
     let mut known = BTreeMap::new();
     loop {
-        let next = graphs.clone().map(|graph| {
-            let view = View::of(&graph.nodes, &graph.topology, &graph.together, registry, &known);
-            let entry = graph.nodes.get_index_of(&graph.entry).unwrap_or_default();
-            (graph.name.to_string(), view.summary(entry))
-        });
+        let next = graphs
+            .clone()
+            .map(|graph| (graph.name.to_string(), summary_of(graph, registry, &known)));
         let next: BTreeMap<String, Summary> = next.collect();
         if next == known {
             return known;
         }
         known = next;
     }
+}
+
+/// What running a graph means, started or inside another one.
+fn summary_of(graph: &Graph, registry: &Registry, known: &BTreeMap<String, Summary>) -> Summary {
+    let view = View::of(&graph.nodes, &graph.topology, &graph.together, registry, known);
+    let entry = graph.nodes.get_index_of(&graph.entry).unwrap_or_default();
+    view.summary(entry)
 }
 
 /// What is wrong at a node.
@@ -135,6 +140,10 @@ impl<'v> View<'v> {
             }
             Work::Gate(_) => Means::Gate,
             Work::Wait { .. } => Means::Kind(Flow::NONE),
+            Work::Inline { graph, .. } => Means::Child {
+                summary: summary_of(graph, registry, known),
+                is_awaited: true,
+            },
             Work::Run { graph, detach, .. } => {
                 known.get(graph.as_str()).map_or(Means::Kind(Flow::NONE), |summary| Means::Child {
                     summary: *summary,

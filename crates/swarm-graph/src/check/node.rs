@@ -3,27 +3,25 @@
 //! A [`Draft`] keeps whatever could be made of a node, so that the flow of the graph can be
 //! followed through a node whose work is wrong.
 
+mod ways;
+mod work;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-use swarm_core::escalation::{Reason, Request};
-use swarm_core::id::{ChannelName, GraphName, NodeName, QueueName};
+use swarm_core::id::{ChannelName, NodeName};
 
 use super::policies::{Defaults, Policies};
-use super::signals::signal_type;
 use super::state::StateDraft;
-use super::value::{Wanted, condition, constant_value, hold_type, value, whole};
-use super::{Checker, Signature, failure_type};
+use super::value::{Wanted, hold_type, value, whole};
+use super::{Checker, failure_type};
 use crate::defect::{Code, suggest};
 use crate::expr::{Env, Template, Type};
-use crate::graph::{
-    Catch, Exits, Foreach, Gate, GraphNode, Limits, OnError, Retry, Route, Target, Work,
-};
+use crate::graph::{Foreach, GraphNode, Limits, OnError, Retry, Timeouts};
 use crate::signal::Signals;
-use crate::spec::read::{Entries, OneOrMany, Raw, Record as _};
-use crate::spec::yaml::{Data, Span, Spanned, Yaml};
-use crate::spec::{CatchSpec, ForeachSpec, GateSpec, NodeSpec, RouteSpec, RunSpec, WaitSpec};
+use crate::spec::read::{Entries, Raw, Record as _};
+use crate::spec::yaml::{Span, Spanned};
+use crate::spec::{ForeachSpec, NodeSpec, RunSpec};
 
 /// Where a way leads when it leads to no node.
 pub(super) const END: &str = "$end";
@@ -82,6 +80,10 @@ impl Draft {
     }
 }
 
+fn is_inline(spec: &NodeSpec) -> bool {
+    spec.run.as_ref().is_some_and(|run| run.inline == Some(true))
+}
+
 /// The names of nodes that a `catch` leads to.
 pub(super) fn caught(nodes: &[(Spanned<String>, NodeSpec)]) -> BTreeSet<&str> {
     nodes
@@ -110,9 +112,7 @@ impl Checker<'_> {
         place: &Place<'_>,
     ) -> Draft {
         let before = self.report.errors();
-        let node_name = NodeName::new(&name.value)
-            .map_err(|error| self.report.error(Code::BadName, name.at, error.to_string()))
-            .ok();
+        let node_name = self.node_name(name);
         self.key_rules(name, spec);
         let error = place.caught.contains(name.value.as_str());
         let base = if error {
@@ -126,8 +126,9 @@ impl Checker<'_> {
             None => base.clone(),
         };
         let answer = spec.gate.as_ref().and_then(|gate| self.answer(gate));
-        let (result, result_type) = self.result_of(spec, answer.as_ref(), place);
-        let work = self.work(spec, answer, &before_result(&inner), place);
+        let inside = self.inside(spec, place);
+        let (result, result_type) = self.result_of(spec, answer.as_ref(), inside.as_deref(), place);
+        let work = self.work(spec, answer, inside.as_ref(), &before_result(&inner), place);
         let envs = envs(&base, &inner, result, &result_type, foreach.as_ref());
         let mut writes = Vec::new();
         let set = spec.set.as_ref().map(|set| self.set(set, &envs.set, place, &mut writes));
@@ -139,7 +140,8 @@ impl Checker<'_> {
         let mut catch_writes = Vec::new();
         let catch = self.catches(name, spec, &envs.catch, place, &mut ways, &mut catch_writes);
         let retry = self.retry_of(spec, place);
-        let timeout = self.timeouts(spec.timeout.as_ref(), place.defaults.timeout);
+        let default = if is_inline(spec) { Timeouts::default() } else { place.defaults.timeout };
+        let timeout = self.timeouts(spec.timeout.as_ref(), default);
         let when_all = spec.when_all.clone().unwrap_or_default();
         let when_any = spec.when_any.clone().unwrap_or_default();
         let is_whole =
@@ -155,6 +157,17 @@ impl Checker<'_> {
         });
         let (name, at) = (name.value.clone(), name.at);
         Draft { name, at, ways, when_all, when_any, writes, catch_writes, is_loop, is_whole, node }
+    }
+
+    fn node_name(&mut self, name: &Spanned<String>) -> Option<NodeName> {
+        let found = NodeName::new(&name.value);
+        if found.as_ref().is_ok_and(|name| !name.is_path()) {
+            return found.ok();
+        }
+        let message = format!("`{}` cannot be the name of a node", name.value);
+        self.report.error(Code::BadName, name.at, message).help =
+            Some("start with a letter, then letters, digits, `_` or `-`, at most 64".to_owned());
+        None
     }
 
     /// Which keys exclude and need each other.
@@ -180,6 +193,9 @@ impl Checker<'_> {
                 self.report.error(Code::KeyClash, spec.key_at(key), message).help = help;
             }
         }
+        if let Some(run) = spec.run.as_ref().filter(|_| is_inline(spec)) {
+            self.inline_rules(run, spec);
+        }
         for key in ["retry", "timeout"] {
             let waits = if spec.has("wait") { "wait" } else { "gate" };
             if spec.has(key) && (spec.has("wait") || spec.has("gate")) {
@@ -191,10 +207,24 @@ impl Checker<'_> {
         }
     }
 
+    /// What only a run of its own can have.
+    fn inline_rules(&mut self, run: &RunSpec, spec: &NodeSpec) {
+        for key in ["queue", "labels", "detach"].into_iter().filter(|key| run.has(key)) {
+            let message = format!("`{key}` means nothing for a graph that runs inline");
+            self.report.error(Code::KeyClash, run.key_at(key), message).help =
+                Some("leave it out, or `inline`".to_owned());
+        }
+        for key in ["retry", "timeout"].into_iter().filter(|key| spec.has(key)) {
+            let message = format!("`{key}` means nothing for a graph that runs inline");
+            self.report.error(Code::KeyClash, spec.key_at(key), message).help =
+                Some(format!("give its nodes a `{key}`"));
+        }
+    }
+
     fn retry_of(&mut self, spec: &NodeSpec, place: &Place<'_>) -> Option<Retry> {
         match &spec.retry {
             Some(name) => self.retry_named(name, place.policies),
-            None if spec.has("wait") || spec.has("gate") => None,
+            None if spec.has("wait") || spec.has("gate") || is_inline(spec) => None,
             None => place.defaults.retry.clone(),
         }
     }
@@ -227,7 +257,7 @@ impl Checker<'_> {
             Some(expr)
         });
         if let Some(name) = &spec.r#as {
-            let plain = NodeName::new(&name.value).is_ok() && !name.value.contains('-');
+            let plain = NodeName::new(&name.value).is_ok() && !name.value.contains(['-', '/']);
             if !plain || TAKEN.contains(&name.value.as_str()) {
                 let message = format!("`{}` cannot be the name of an item", name.value);
                 self.report.error(Code::BadName, name.at, message).help =
@@ -248,215 +278,6 @@ impl Checker<'_> {
             on_error: spec.on_error.map_or_else(OnError::default, |word| word.0),
         });
         (foreach, var.map(|var| (var, item)))
-    }
-
-    fn work(
-        &mut self,
-        spec: &NodeSpec,
-        answer: Option<Value>,
-        env: &Env,
-        place: &Place<'_>,
-    ) -> Option<Work> {
-        let uses = spec.uses.as_ref().map(|name| self.uses(name, spec, env));
-        let run = spec.run.as_ref().map(|run| self.run(run, env));
-        let wait = spec.wait.as_ref().map(|wait| self.wait(wait, place));
-        let gate = spec.gate.as_ref().map(|gate| self.gate(gate, answer, env));
-        uses.or(run).or(wait).or(gate).flatten()
-    }
-
-    fn uses(&mut self, name: &Spanned<String>, spec: &NodeSpec, env: &Env) -> Option<Work> {
-        let Some(kind) = self.registry.kind(&name.value) else {
-            let message = format!("no node kind named `{}` is registered", name.value);
-            self.report.error(Code::UnknownKind, name.at, message).help =
-                suggest(&name.value, self.registry.kinds().map(|kind| kind.name));
-            // What it is given is still looked at, for the sake of its expressions.
-            if let Some(with) = &spec.with {
-                value(self.report, &with.0, env, &Wanted::ty(Type::Dyn), "with");
-            }
-            return None;
-        };
-        let given = |raw: Option<&Raw>, schema: &Value| match raw {
-            Some(raw) => raw.0.clone(),
-            None => Yaml { at: name.at, data: nothing(schema) },
-        };
-        let with = given(spec.with.as_ref(), &kind.input_schema);
-        let input = value(self.report, &with, env, &Wanted::schema(&kind.input_schema), "with");
-        let config = given(spec.config.as_ref(), &kind.config_schema);
-        let wanted = Wanted::schema(&kind.config_schema);
-        let node =
-            constant_value(self.report, &config, &wanted, "config").and_then(|config_value| {
-                kind.build(config_value)
-                    .map_err(|why| {
-                        let message =
-                            format!("`{}` does not take this `config`: {why}", name.value);
-                        self.report.error(Code::BadConfig, config.at, message);
-                    })
-                    .ok()
-            });
-        Some(Work::Uses { kind: name.value.clone(), node: node?, input: input? })
-    }
-
-    fn run(&mut self, spec: &RunSpec, env: &Env) -> Option<Work> {
-        let graph = spec.graph.as_ref().and_then(|name| {
-            GraphName::new(&name.value)
-                .map_err(|error| self.report.error(Code::BadName, name.at, error.to_string()))
-                .ok()
-        });
-        let queue = spec.queue.as_ref().map(|name| {
-            QueueName::new(&name.value)
-                .map_err(|error| self.report.error(Code::BadName, name.at, error.to_string()))
-                .ok()
-        });
-        let child = spec
-            .graph
-            .as_ref()
-            .and_then(|name| self.signature(name))
-            .map(|child| child.input.clone());
-        let child = child.unwrap_or(Value::Bool(true));
-        let input = match &spec.input {
-            Some(raw) => raw.0.clone(),
-            None => Yaml { at: spec.at(), data: nothing(&child) },
-        };
-        let input = value(self.report, &input, env, &Wanted::schema(&child), "input");
-        let text = Wanted::ty(Type::Text(None));
-        let mut labels = Vec::new();
-        for (name, raw) in spec.labels.iter().flat_map(|labels| &labels.0) {
-            let template = value(self.report, &raw.0, env, &text, "labels");
-            labels.extend(template.map(|template| (name.value.clone(), template)));
-        }
-        let queue = match queue {
-            Some(named) => Some(named?),
-            None => None,
-        };
-        let detach = spec.detach.unwrap_or(false);
-        Some(Work::Run { graph: graph?, queue, input: input?, detach, labels })
-    }
-
-    /// What is known of a graph by name; notes it when there is none.
-    fn signature(&mut self, name: &Spanned<String>) -> Option<&Signature> {
-        let graphs = self.graphs?;
-        if !graphs.contains_key(&name.value) {
-            let message = format!("no graph named `{}`", name.value);
-            self.report.error(Code::UnknownGraph, name.at, message).help =
-                suggest(&name.value, graphs.keys().map(String::as_str));
-        }
-        graphs.get(&name.value)?.1.as_ref()
-    }
-
-    /// The name of what a node gives, and its type.
-    fn result_of(
-        &self,
-        spec: &NodeSpec,
-        answer: Option<&Value>,
-        place: &Place<'_>,
-    ) -> (Option<&'static str>, Type) {
-        if let Some(uses) = &spec.uses {
-            let kind = self.registry.kind(&uses.value);
-            let ty = kind.map(|kind| Type::of_schema(&kind.output_schema));
-            return (Some("output"), ty.unwrap_or(Type::Dyn));
-        }
-        if let Some(run) = &spec.run {
-            if run.detach == Some(true) {
-                let child = Type::record([("run".to_owned(), Type::Text(None))]);
-                return (Some("output"), child);
-            }
-            let signature = run.graph.as_ref().and_then(|name| self.graphs?.get(&name.value));
-            let ty = signature
-                .and_then(|(_, signature)| signature.as_ref())
-                .map(|known| known.output.clone());
-            return (Some("output"), ty.unwrap_or(Type::Dyn));
-        }
-        if let Some(wait) = &spec.wait {
-            return (Some("signal"), signal_type(wait, place.signals));
-        }
-        if spec.gate.is_some() {
-            return (Some("answer"), answer.map_or(Type::Dyn, Type::of_schema));
-        }
-        (None, Type::Dyn)
-    }
-
-    fn wait(&mut self, spec: &WaitSpec, place: &Place<'_>) -> Option<Work> {
-        if !spec.has("signal") && !spec.has("timeout") {
-            self.report
-                .error(Code::MissingKey, spec.at(), "a `wait` that waits for nothing")
-                .help = Some("give `signal`, `timeout` or both".to_owned());
-            return None;
-        }
-        if let Some(signal) = &spec.signal
-            && self.is_signal_name(signal, true)
-        {
-            self.known_signal(signal, place.signals);
-        }
-        Some(Work::Wait {
-            signal: spec.signal.as_ref().map(|signal| signal.value.clone()),
-            timeout: spec.timeout.map(|time| time.0),
-        })
-    }
-
-    fn gate(&mut self, spec: &GateSpec, answer: Option<Value>, env: &Env) -> Option<Work> {
-        let answers: Vec<(&str, Span)> = ["answer", "schema", "choices"]
-            .into_iter()
-            .filter(|key| spec.has(key))
-            .map(|key| (key, spec.key_at(key)))
-            .collect();
-        let keys = ["answer", "schema", "choices"];
-        self.exactly_one(Code::KeyClash, spec.at(), "`gate`", &keys, &answers);
-        let ask = spec
-            .ask
-            .as_ref()
-            .and_then(|raw| value(self.report, &raw.0, env, &Wanted::ty(Type::Text(None)), "ask"));
-        if let (Some(remind), Some(expires)) = (spec.remind, spec.expires)
-            && remind.0 >= expires.0
-        {
-            let message = "`remind` is not before `expires`, so it never reminds anyone";
-            self.report.error(Code::BadLimit, spec.key_at("remind"), message);
-        }
-        let request = schemars::schema_for!(Request).to_value();
-        let wanted = Wanted::schema(&request);
-        let requested_input = spec
-            .requested_input
-            .iter()
-            .flatten()
-            .filter_map(|raw| value(self.report, &raw.0, env, &wanted, "requested_input"))
-            .collect();
-        let context = spec
-            .context
-            .as_ref()
-            .and_then(|raw| value(self.report, &raw.0, env, &Wanted::ty(Type::Dyn), "context"));
-        Some(Work::Gate(Box::new(Gate {
-            reason: spec.reason.map_or(Reason::Decision, |word| word.0),
-            ask: ask?,
-            requested_input,
-            answer_schema: answer?,
-            context,
-            remind: spec.remind.map(|time| time.0),
-            expires: spec.expires.map(|time| time.0),
-        })))
-    }
-
-    fn answer(&mut self, spec: &GateSpec) -> Option<Value> {
-        if let Some(name) = &spec.answer {
-            return self.type_named(name);
-        }
-        if let Some(raw) = &spec.schema {
-            return self.schema(raw);
-        }
-        let choices = spec.choices.as_ref()?;
-        let distinct: BTreeSet<&String> = choices.value.iter().collect();
-        if choices.value.is_empty() || distinct.len() < choices.value.len() {
-            let message = "`choices` must be different words, at least one";
-            self.report.error(Code::BadValue, choices.at, message);
-            return None;
-        }
-        Some(json!({
-            "type": "object",
-            "properties": {
-                "choice": { "type": "string", "enum": choices.value },
-                "comment": { "type": "string", "default": "" }
-            },
-            "required": ["choice"],
-            "additionalProperties": false
-        }))
     }
 
     fn set(
@@ -522,175 +343,6 @@ impl Checker<'_> {
             );
         }
     }
-
-    fn exits(
-        &mut self,
-        name: &Spanned<String>,
-        spec: &NodeSpec,
-        env: &Env,
-        place: &Place<'_>,
-        ways: &mut Vec<WayDraft>,
-    ) -> Option<Exits> {
-        let next = spec.next.as_ref().map(|next| {
-            let (targets, to) = self.targets(next, place);
-            let at = spec.key_at("next");
-            let place = format!("{}.next", name.value);
-            ways.push(WayDraft { place, at, when: None, max: None, on_failure: false, to });
-            Exits::Next(targets)
-        });
-        let routes = spec.routes.as_ref().map(|routes| {
-            Exits::Routes(self.routes(name, spec.key_at("routes"), routes, env, place, ways))
-        });
-        next.or(routes)
-    }
-
-    fn routes(
-        &mut self,
-        name: &Spanned<String>,
-        at: Span,
-        specs: &[RouteSpec],
-        env: &Env,
-        place: &Place<'_>,
-        ways: &mut Vec<WayDraft>,
-    ) -> Vec<Route> {
-        let mut routes = Vec::new();
-        for (index, spec) in specs.iter().enumerate() {
-            let when = spec.when.as_ref().and_then(|when| condition(self.report, when, env));
-            let max = self.max(spec.max.as_ref());
-            let (to, drafts) =
-                spec.to.as_ref().map(|to| self.targets(to, place)).unwrap_or_default();
-            ways.push(WayDraft {
-                place: format!("{}.routes[{index}]", name.value),
-                at: spec.at(),
-                when: spec.when.as_ref().map(|when| when.value.0.clone()),
-                max: bound_meant(max, spec.has("max")),
-                on_failure: false,
-                to: drafts,
-            });
-            routes.push(Route { when, to, max });
-        }
-        let is_final = |spec: &RouteSpec| !spec.has("when") && !spec.has("max");
-        self.dead(&specs.iter().map(|spec| (is_final(spec), spec.at())).collect::<Vec<_>>());
-        match specs.last() {
-            _ if specs.iter().any(is_final) => {}
-            Some(last) if !last.has("when") => {
-                let message = "the last route has a `max`: once it is used up, no route holds";
-                self.report.error(Code::NoFinalRoute, last.key_at("max"), message).help =
-                    Some("add a last route without `when` and `max`".to_owned());
-            }
-            _ => {
-                let message = format!(
-                    "node `{}` has no route for the case that no condition holds",
-                    name.value
-                );
-                self.report.error(Code::NoFinalRoute, at, message).help =
-                    Some("add a last route without `when`, such as `{ to: $end }`".to_owned());
-            }
-        }
-        routes
-    }
-
-    /// Notes ways behind one that always holds.
-    fn dead(&mut self, ways: &[(bool, Span)]) {
-        let Some(last) = ways.iter().position(|(is_final, _)| *is_final) else { return };
-        for (_, at) in &ways[last + 1..] {
-            let message = "never taken: the one before it always holds";
-            self.report.error(Code::DeadRoute, *at, message).help =
-                Some("move it up, or give the other a `when`".to_owned());
-        }
-    }
-
-    fn catches(
-        &mut self,
-        name: &Spanned<String>,
-        spec: &NodeSpec,
-        env: &Env,
-        place: &Place<'_>,
-        ways: &mut Vec<WayDraft>,
-        writes: &mut Vec<(ChannelName, Span)>,
-    ) -> Vec<Catch> {
-        let specs = spec.catch.as_deref().unwrap_or_default();
-        let mut catches = Vec::new();
-        for (index, spec) in specs.iter().enumerate() {
-            let when = spec.when.as_ref().and_then(|when| condition(self.report, when, env));
-            let max = self.max(spec.max.as_ref());
-            let (to, drafts) =
-                spec.to.as_ref().map(|to| self.targets(to, place)).unwrap_or_default();
-            let set = spec.set.as_ref().map(|set| self.set(set, env, place, writes));
-            ways.push(WayDraft {
-                place: format!("{}.catch[{index}]", name.value),
-                at: spec.at(),
-                when: spec.when.as_ref().map(|when| when.value.0.clone()),
-                max: bound_meant(max, spec.has("max")),
-                on_failure: true,
-                to: drafts,
-            });
-            catches.push(Catch { when, to, max, set: set.unwrap_or_default() });
-        }
-        let is_final = |spec: &CatchSpec| !spec.has("when") && !spec.has("max");
-        self.dead(&specs.iter().map(|spec| (is_final(spec), spec.at())).collect::<Vec<_>>());
-        catches
-    }
-
-    fn max(&mut self, max: Option<&Spanned<u32>>) -> Option<u32> {
-        let max = max?;
-        self.bounded(max, MAX_MAX, "`max`");
-        Some(max.value.max(1))
-    }
-
-    fn targets(
-        &mut self,
-        names: &OneOrMany<Spanned<String>>,
-        place: &Place<'_>,
-    ) -> (Vec<Target>, Vec<(Option<usize>, Span)>) {
-        if let Some(extra) = names.0.get(TARGETS_MAX) {
-            let message = format!("{} targets; at most {TARGETS_MAX} are allowed", names.0.len());
-            self.report.error(Code::BadLimit, extra.at, message).help =
-                Some("a `foreach` does the same work for many".to_owned());
-        }
-        let mut targets = Vec::new();
-        let mut drafts: Vec<(Option<usize>, Span)> = Vec::new();
-        for name in names.0.iter().take(TARGETS_MAX) {
-            let (target, draft) = if name.value == END {
-                (Some(Target::End), None)
-            } else {
-                let index = self.target(name, place);
-                (NodeName::new(&name.value).ok().map(Target::Node), index)
-            };
-            if target.as_ref().is_some_and(|target| targets.contains(target)) {
-                let message = format!("`{}` is there twice", name.value);
-                self.report.error(Code::DuplicateName, name.at, message);
-                continue;
-            }
-            targets.extend(target);
-            if name.value == END || draft.is_some() {
-                drafts.push((draft, name.at));
-            }
-        }
-        if targets.len() > 1 && targets.contains(&Target::End) {
-            let at = names.0.iter().find(|name| name.value == END).map(|name| name.at);
-            let message = "`$end` beside other targets does nothing: the run ends when all have";
-            self.report.error(Code::KeyClash, at.unwrap_or_default(), message);
-        }
-        (targets, drafts)
-    }
-
-    /// The node that is meant; a name that is nearly right still counts for the flow.
-    fn target(&mut self, name: &Spanned<String>, place: &Place<'_>) -> Option<usize> {
-        if let Some(found) = place.names.iter().position(|known| *known == name.value) {
-            return Some(found);
-        }
-        let known = || place.names.iter().copied().chain([END]);
-        let message = format!("no node named `{}`", name.value);
-        self.report.error(Code::UnknownNode, name.at, message).help = suggest(&name.value, known());
-        let near = crate::defect::nearest(&name.value, known())?;
-        place.names.iter().position(|known| *known == near)
-    }
-}
-
-/// The bound of a way for the flow: one that could not be read is there all the same.
-fn bound_meant(max: Option<u32>, is_given: bool) -> Option<u32> {
-    max.or(is_given.then_some(1))
 }
 
 fn envs(
@@ -741,11 +393,4 @@ fn before_result(env: &Env) -> Env {
         .only("output", "in `set` and `routes`, after the node has run")
         .only("signal", "in `set` and `routes` of a node with `wait`")
         .only("answer", "in `set` and `routes` of a node with `gate`")
-}
-
-/// What stands for a `with` or `config` that is not there.
-fn nothing(schema: &Value) -> Data {
-    let nullable = jsonschema::validator_for(schema)
-        .is_ok_and(|validator| validator.is_valid(&Value::Null) && !validator.is_valid(&json!({})));
-    if nullable { Data::Null } else { Data::Map(Vec::new()) }
 }

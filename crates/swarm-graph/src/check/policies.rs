@@ -369,5 +369,5 @@ impl Checker<'_> {
 
 /// A letter, then letters, digits, `_` or `-`.
 fn is_plain_name(name: &str) -> bool {
-    swarm_core::id::NodeName::new(name).is_ok()
+    swarm_core::id::NodeName::new(name).is_ok_and(|name| !name.is_path())
 }

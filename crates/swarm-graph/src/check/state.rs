@@ -174,7 +174,8 @@ impl Checker<'_> {
             return channels;
         };
         for (name, field) in fields {
-            let Ok(channel) = ChannelName::new(name) else {
+            let Some(channel) = ChannelName::new(name).ok().filter(|name| name.frame().is_none())
+            else {
                 let message = format!("the field `{name}` cannot be a channel");
                 self.report.error(Code::BadName, at, message);
                 continue;
@@ -196,7 +197,12 @@ impl Checker<'_> {
         needs_schema: bool,
     ) {
         let channel_name = match ChannelName::new(&name.value) {
-            Ok(channel_name) => channel_name,
+            Ok(channel_name) if channel_name.frame().is_none() => channel_name,
+            Ok(_) => {
+                let message = format!("`{}` cannot be the name of a channel", name.value);
+                self.report.error(Code::BadName, name.at, message);
+                return;
+            }
             Err(error) => {
                 self.report.error(Code::BadName, name.at, error.to_string());
                 return;

@@ -4,51 +4,38 @@
 //! What a newcomer gets wrong: the cursor does not tell what was asked and started. A former
 //! claim may have stored a question or a child of a step that is still due, so the store is asked.
 
-use std::collections::BTreeSet;
-
-use swarm_core::checkpoint::Activation;
 use swarm_core::escalation::BlockStatus;
 use swarm_core::id::StepId;
 use swarm_core::port::store::{self, Outgoing, Recipient, RunFilter, SignalKind};
 use swarm_core::run::RunStatus;
 
 use super::Session;
-use crate::{plan, race};
+use crate::race;
 
 impl Session<'_> {
     /// Takes out what has lost a race.
     pub(super) fn call_off(&mut self) {
-        if self.graph.races.is_empty() {
+        if !self.graph.has_races {
             return;
         }
         let cursor = &mut self.checkpoint.cursor;
         let off = race::call_off(&self.graph, cursor, &mut self.pending.endings);
         self.pending.settled_events.extend(off.events);
         for activation in off.activations {
-            self.is_dirty = true;
-            if let Some(token) = self.tokens.get(&activation.step) {
-                token.cancel();
-            }
-            self.pending.lost.insert(activation.step);
+            self.lose(activation.step);
         }
     }
 
-    /// A loop that failed leaves its other items. Items still at work are stopped; when they end,
-    /// they find no loop.
-    pub(super) fn drop_items(&mut self, group: &Activation, at_work: &BTreeSet<StepId>) {
-        let cursor = &mut self.checkpoint.cursor;
-        for item in plan::live_items(cursor, group) {
-            if let Some(token) = self.tokens.get(&item.step) {
+    /// A step that was taken out of the cursor with all below it: what is at work there is
+    /// stopped, and what was asked and started is called back with the coming commit.
+    pub(super) fn lose(&mut self, step: StepId) {
+        self.is_dirty = true;
+        for (other, token) in &self.tokens {
+            if *other == step || other.is_below(&step) {
                 token.cancel();
             }
         }
-        cursor.active.retain(|other| {
-            other.item.is_none()
-                || other.node != group.node
-                || other.visit != group.visit
-                || at_work.contains(&other.step)
-        });
-        self.pending.lost.insert(group.step.clone());
+        self.pending.lost.insert(step);
     }
 
     /// Puts into the coming commit that what the lost steps have asked and started is called
@@ -59,10 +46,8 @@ impl Session<'_> {
         if lost.is_empty() {
             return Ok(());
         }
-        let is_lost = |step: &StepId| {
-            let of_loop = step.as_str().split_once('/').map(|(of_loop, _)| of_loop);
-            lost.contains(step) || of_loop.is_some_and(|of_loop| lost.contains(of_loop))
-        };
+        let is_lost =
+            |step: &StepId| lost.contains(step) || lost.iter().any(|other| step.is_below(other));
         pending.blocks.retain(|block| !is_lost(&block.step));
         pending.children.retain(|child| {
             child.parent.as_ref().is_none_or(|parent| !parent.awaited || !is_lost(&parent.step))

@@ -25,7 +25,6 @@ use crate::settle::{self, Next};
 impl Session<'_> {
     /// Ends the superstep: reduces, routes, commits. `Some` when the run now rests.
     pub(super) async fn settle(&mut self) -> store::Result<Option<Driven>> {
-        self.call_back().await?;
         let endings = std::mem::take(&mut self.pending.endings);
         let active_before: BTreeSet<StepId> = self
             .checkpoint
@@ -34,7 +33,13 @@ impl Session<'_> {
             .iter()
             .map(|activation| activation.step.clone())
             .collect();
-        let settled = settle::settle(&self.graph, &self.facts, &mut self.checkpoint, endings);
+        let deltas = std::mem::take(&mut self.pending.deltas);
+        let settled =
+            settle::settle(&self.graph, &self.facts, &mut self.checkpoint, endings, deltas);
+        for step in settled.lost {
+            self.lose(step);
+        }
+        self.call_back().await?;
         self.pending.events.extend(settled.events);
         let begun = self.checkpoint.cursor.active.iter().filter(|activation| {
             activation.phase == Phase::Due && !active_before.contains(&activation.step)
@@ -114,13 +119,17 @@ impl Session<'_> {
             Phase::Due => true,
             Phase::Backoff { until } => *until <= now + WAIT_IN_PLACE,
             Phase::Foreach { .. } => plan::may_start_item(&self.graph, cursor, activation),
-            Phase::Answer { .. } | Phase::Child { .. } | Phase::Signal { .. } => false,
+            Phase::Answer { .. }
+            | Phase::Child { .. }
+            | Phase::Signal { .. }
+            | Phase::Inline(_) => false,
         });
         if goes_on {
             return (None, None);
         }
         let wake_at = plan::wake_at(cursor);
-        let waits = cursor.active.iter().map(waiting_data).collect::<Vec<_>>();
+        let is_itself = |one: &&Activation| !matches!(one.phase, Phase::Inline(_));
+        let waits = cursor.active.iter().filter(is_itself).map(waiting_data).collect::<Vec<_>>();
         self.pending.events.push(NewEvent::run(EventKind::RUN_WAITING, json!({ "on": waits })));
         (Some(Release::Waiting { wake_at, seen: self.seen }), Some(Driven::Waiting { wake_at }))
     }
@@ -181,7 +190,8 @@ impl Session<'_> {
             Phase::Backoff { .. }
             | Phase::Answer { .. }
             | Phase::Child { .. }
-            | Phase::Signal { .. } => false,
+            | Phase::Signal { .. }
+            | Phase::Inline(_) => false,
         });
         if let (false, Some(until)) = (has_due, plan::wake_at(cursor)) {
             let clock = self.engine.clock();
@@ -229,6 +239,6 @@ fn waiting_data(activation: &Activation) -> Value {
         Phase::Foreach { next, done, .. } => {
             json!({ "node": activation.node, "items": { "started": next, "done": done.len() } })
         }
-        Phase::Due => json!({ "node": activation.node }),
+        Phase::Due | Phase::Inline(_) => json!({ "node": activation.node }),
     }
 }

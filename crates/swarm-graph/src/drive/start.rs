@@ -20,19 +20,20 @@ use swarm_core::port::store;
 use swarm_core::run::{NewRun, Parent};
 use tokio_util::sync::CancellationToken;
 
+use super::rest::started_event;
 use super::{Attempt, STOP_GRACE, Session, Started};
-use crate::graph::{Gate, GraphNode, Work};
+use crate::graph::{Gate, Graph, GraphNode, Work};
 use crate::library::{check_input, limit_of};
 use crate::node::{NodeContext, NodeError};
 use crate::plan::{self, Ended, Ending};
 use crate::registry::ErasedNode;
 use crate::settle::{self, expression_failure};
-use crate::{question, timeout};
+use crate::{frame, question, timeout};
 
 impl Session<'_> {
     pub(super) async fn start(&mut self, activation: &Activation) -> store::Result<Started> {
         let graph = self.graph.clone();
-        let Some(node) = graph.nodes.get(&activation.node) else {
+        let Some(node) = graph.at(&activation.node) else {
             let message = format!("graph `{}` has no node `{}`", graph.name, activation.node);
             return Ok(Started::Ended(StepEnding::Failed(Failure::fatal("unknown_node", message))));
         };
@@ -90,6 +91,13 @@ impl Session<'_> {
                 }
                 self.start_child(activation, graph, queue.as_ref(), input, named, *detach).await
             }
+            Work::Inline { graph, input } => {
+                let input = input
+                    .render(&scope)
+                    .map_err(|e| expression_failure(&place("run.input"), &e))?;
+                check_input(graph, &input).map_err(|why| Failure::fatal("bad_input", why))?;
+                Ok(self.enter(activation, graph, input)?)
+            }
             Work::Wait { signal, timeout } => {
                 let until = timeout.map(|timeout| self.engine.clock().now() + timeout);
                 Ok(Started::Parked(Phase::Signal { name: signal.clone(), until }))
@@ -99,6 +107,20 @@ impl Session<'_> {
                 self.start_gate(activation, ask, gate).await
             }
         }
+    }
+
+    /// Begins to run a graph inside this run.
+    fn enter(
+        &mut self,
+        activation: &Activation,
+        inner: &Graph,
+        input: Value,
+    ) -> Result<Started, Failure> {
+        let deltas = frame::enter(inner, &mut self.checkpoint, &activation.step, input)?;
+        self.pending.deltas.extend(deltas);
+        let begun = self.checkpoint.cursor.active.last().map(started_event);
+        self.pending.events.extend(begun);
+        Ok(Started::Entered)
     }
 
     /// Asks a gate's question, unless an attempt before a crash has asked it already.

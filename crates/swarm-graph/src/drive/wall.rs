@@ -73,9 +73,18 @@ impl Session<'_> {
             .collect();
         for activation in due {
             let ending = StepEnding::Failed(failure.clone());
-            let ending =
-                plan::end_step(&self.graph, &mut self.checkpoint.cursor, &activation, ending);
-            self.pending.endings.extend(ending);
+            // It may have gone with the loop that another one broke off.
+            let cursor = &mut self.checkpoint.cursor;
+            if cursor.active.iter().all(|other| other.step != activation.step) {
+                continue;
+            }
+            let ending = plan::end_step(&self.graph, cursor, &activation, ending);
+            if let Some(ending) = ending {
+                if ending.breaks_off(&activation.step) {
+                    self.lose(ending.activation.step.clone());
+                }
+                self.pending.endings.push(ending);
+            }
         }
     }
 }

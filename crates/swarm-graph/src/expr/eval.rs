@@ -8,12 +8,11 @@ use std::cell::Cell;
 use std::cmp::Ordering;
 
 use serde_json::{Map, Number, Value};
-use swarm_core::checkpoint::State;
 use swarm_core::reducer::kind_of;
 
 use super::ir::{Function, Loop, LoopKind, Node, Operator};
 use super::parse::with_stack;
-use super::{ErrorKind, Scope};
+use super::{ErrorKind, Scope, StateView};
 
 /// The most steps of one evaluation; copying a value costs a step per item and 64 bytes.
 pub(super) const STEPS_MAX: u64 = 2_000_000;
@@ -147,7 +146,7 @@ impl<'s> Run<'s> {
         }
         match self.scope.state {
             Some(state) if name == "state" => {
-                self.spend(state.0.values().map(|value| size(value)).sum())?;
+                self.spend(state.state.0.values().map(|value| size(value)).sum())?;
                 Ok(Cow::Owned(state.to_value()))
             }
             // A node that a `catch` leads to can be reached without a failure too.
@@ -157,7 +156,7 @@ impl<'s> Run<'s> {
     }
 
     /// The state, if `node` is the variable `state` and nothing hides it.
-    fn state(&self, node: &Node, frame: Option<&Frame<'_>>) -> Option<&'s State> {
+    fn state(&self, node: &Node, frame: Option<&Frame<'_>>) -> Option<StateView<'s>> {
         let Node::Var(name) = node else { return None };
         let mut frame = frame;
         while let Some(inner) = frame {

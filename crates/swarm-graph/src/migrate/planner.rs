@@ -68,6 +68,17 @@ impl Planner<'_> {
         self.mapping.rename.get(name).unwrap_or(name)
     }
 
+    /// The path that a node has in the new version. Nodes inside an inline graph keep their
+    /// names: a run that stands in one is only moved while that graph stays as it is.
+    fn moved(&self, path: &NodeName) -> NodeName {
+        let Some((outer, inner)) = path.as_str().split_once('/') else {
+            return self.renamed(path).clone();
+        };
+        let moved = NodeName::new(outer)
+            .and_then(|outer| NodeName::new(format!("{}/{inner}", self.renamed(&outer))));
+        moved.unwrap_or_else(|_| path.clone())
+    }
+
     fn mapping(&mut self) {
         let mut taken: BTreeMap<&NodeName, &NodeName> = BTreeMap::new();
         let mapping = self.mapping;
@@ -126,7 +137,7 @@ impl Planner<'_> {
         let mut cursor = old.clone();
         for activation in &mut cursor.active {
             self.seat(activation, old);
-            activation.node = self.renamed(&activation.node).clone();
+            activation.node = self.moved(&activation.node);
         }
         self.order(&mut cursor.active);
         self.races(old);
@@ -204,15 +215,16 @@ impl Planner<'_> {
     /// Activations are in the order of the graph.
     fn order(&self, active: &mut [Activation]) {
         active.sort_by_key(|activation| {
-            (self.new.nodes.get_index_of(&activation.node), activation.visit)
+            let outermost = activation.node.as_str().split('/').next().unwrap_or_default();
+            (self.new.nodes.get_index_of(outermost), activation.visit)
         });
     }
 
     /// Whether an activation has a place in the new version.
     fn seat(&mut self, activation: &Activation, cursor: &Cursor) {
         let name = &activation.node;
-        let to = self.renamed(name).clone();
-        let (Some(old), Some(new)) = (self.old.nodes.get(name), self.new.nodes.get(&to)) else {
+        let to = self.moved(name);
+        let (Some(old), Some(new)) = (self.old.at(name), self.new.at(&to)) else {
             let remedy = match self.guesses.get(name) {
                 Some(guess) => format!("`--rename {name}={guess}`, if that is what it became"),
                 None => format!("`--rename {name}=NODE`, or {WAIT}"),
@@ -253,6 +265,15 @@ impl Planner<'_> {
             return Some(format!("it has begun with the items of `{name}`, which are others now"));
         }
         let (was, is) = (diff::work(old), diff::work(new));
+        if let (Phase::Inline(_), Some(before), Some(now)) =
+            (&activation.phase, old.inline(), new.inline())
+            && before.hash != now.hash
+        {
+            return Some(format!(
+                "it is inside graph `{}`, which `{name}` runs and which changed",
+                before.name
+            ));
+        }
         match &activation.phase {
             Phase::Due | Phase::Backoff { .. } | Phase::Foreach { .. } => {
                 let has_begun = self.at.begun.contains(&activation.step) || in_loop;
@@ -279,6 +300,9 @@ impl Planner<'_> {
             }
             Phase::Child { run } => (was != is).then(|| {
                 format!("it waits for run `{run}` in `{name}`, which {was} in the old version and {is} in the new one")
+            }),
+            Phase::Inline(_) => (was != is).then(|| {
+                format!("it is inside `{name}`, which {was} in the old version and {is} in the new one")
             }),
             Phase::Signal { .. } => {
                 (was != is).then(|| format!("it waits in `{name}`, which {was} in the old version and {is} in the new one"))
@@ -435,6 +459,7 @@ fn stands(phase: &Phase) -> &'static str {
         Phase::Child { .. } => "waits for a child run in",
         Phase::Signal { .. } => "waits in",
         Phase::Foreach { .. } => "goes over the items of",
+        Phase::Inline(_) => "is inside",
     }
 }
 

@@ -12,6 +12,7 @@ mod error_pages;
 mod expressions;
 mod hostile;
 mod information;
+mod inline;
 mod linking;
 mod loading;
 mod migrate;

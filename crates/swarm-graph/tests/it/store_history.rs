@@ -303,6 +303,7 @@ fn cursor(n: u8) -> Cursor {
         node: NodeName::new("work").unwrap(),
         visit: 1,
         item: None,
+        frame: None,
         attempts: 0,
         phase: if n == 1 { Phase::Answer { blocks: vec![block_id(n)] } } else { Phase::Due },
         error: None,

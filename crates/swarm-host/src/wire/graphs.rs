@@ -128,9 +128,10 @@ fn queues_of(graph: &Graph) -> Vec<QueueName> {
     graph
         .nodes()
         .values()
-        .filter_map(|node| match node.work() {
-            Work::Run { queue, .. } => queue.clone(),
-            _ => None,
+        .flat_map(|node| match node.work() {
+            Work::Run { queue, .. } => queue.iter().cloned().collect(),
+            Work::Inline { graph, .. } => queues_of(graph),
+            Work::Uses { .. } | Work::Wait { .. } | Work::Gate(_) => Vec::new(),
         })
         .collect()
 }

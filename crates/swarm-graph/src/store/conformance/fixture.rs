@@ -98,6 +98,7 @@ pub(super) fn cursor(supersteps: u32) -> Cursor {
         node: node("work"),
         visit: 1,
         item: None,
+        frame: None,
         attempts: 0,
         phase: Phase::Due,
         error: None,

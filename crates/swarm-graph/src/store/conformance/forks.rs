@@ -44,6 +44,7 @@ fn doing(node: &str, phase: Phase) -> Activation {
         node: self::node(node),
         visit: 1,
         item: None,
+        frame: None,
         attempts: 2,
         phase,
         error: None,

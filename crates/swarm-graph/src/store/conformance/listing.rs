@@ -33,6 +33,7 @@ async fn walk(store: &dyn Store, id: &str, places: &[&[&'static str]]) -> Result
             node: node(name),
             visit: 1,
             item: None,
+            frame: None,
             attempts: 0,
             phase: Phase::Due,
             error: None,
