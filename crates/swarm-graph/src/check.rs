@@ -320,6 +320,7 @@ impl Checker<'_> {
         let policies = self.policies(spec);
         let defaults = self.defaults(spec.defaults.as_ref(), &policies);
         let limits = self.limits(spec.limits.as_ref());
+        let pools = self.pools(spec.limits.as_ref());
         let input_schema = self.declared(spec.input.as_ref());
         let state = self.state(spec.state.as_ref());
         let signals = self.signals(spec.signals.as_ref());
@@ -348,6 +349,7 @@ impl Checker<'_> {
             policies: &policies,
             defaults: &defaults,
             limits,
+            pools: &pools,
         };
         let drafts: Vec<node::Draft> =
             specs.iter().map(|(name, spec)| self.node(name, spec, &place)).collect();
@@ -368,6 +370,8 @@ impl Checker<'_> {
             .map(|graph| (graph.name.as_str(), graph))
             .collect();
         let has_inline = !inside.is_empty();
+        let waits_its_turn = |node: &GraphNode| node.is_deferred || node.concurrency.is_some();
+        let has_turns = has_inline || nodes.values().any(waits_its_turn);
         let has_races = !races.is_empty() || inside.values().any(|graph| graph.has_races);
         let bundle = bundle::bundle(tree, &policies, &inside);
         if has_inline && let Err(error) = parse(&bundle.text, 0) {
@@ -398,6 +402,7 @@ impl Checker<'_> {
                 .collect::<Option<_>>()?,
             has_races,
             has_inline,
+            has_turns,
             nodes,
             topology,
             together: Arc::new(together),

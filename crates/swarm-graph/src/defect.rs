@@ -107,6 +107,8 @@ codes! {
     UnknownReducer = "unknown-reducer",
     /// No policy of this name.
     UnknownPolicy = "unknown-policy",
+    /// No pool of this name.
+    UnknownPool = "unknown-pool",
     /// No signal of this name.
     UnknownSignal = "unknown-signal",
     /// No graph of this name.

@@ -258,6 +258,10 @@ impl Changes {
                 "a run of which some have arrived may be refused",
             );
         }
+        let turn = |node: &GraphNode| (node.concurrency, node.pool.clone(), node.is_deferred);
+        if turn(old) != turn(new) {
+            self.safe(format!("node `{name}` waits for its turn in another way"));
+        }
         if ways(old) != ways(new) {
             self.safe(format!("node `{name}` leads on in another way"));
         }

@@ -100,6 +100,12 @@ fn box_of(node: &GraphNode) -> Shape {
     if !node.when_any.is_empty() {
         detail.push_str(", the first wins");
     }
+    if node.is_deferred {
+        detail.push_str(", last of all");
+    }
+    if let Some(most) = node.concurrency {
+        let _ = write!(detail, ", at most {most} at once");
+    }
     Shape { title: node.name.to_string(), detail, form }
 }
 

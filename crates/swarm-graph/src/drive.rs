@@ -337,8 +337,10 @@ impl<'e> Session<'e> {
         self.end_finished();
         loop {
             let now = self.engine.clock().now();
+            let has_ended = !self.pending.endings.is_empty();
+            let cursor = &mut self.checkpoint.cursor;
             let Some(activation) =
-                plan::next_to_start(&self.graph, &mut self.checkpoint.cursor, at_work, now)
+                plan::next_to_start(&self.graph, cursor, at_work, has_ended, now)
             else {
                 break;
             };

@@ -24,6 +24,7 @@ use crate::drive::Session;
 use crate::graph::Graph;
 use crate::library::{self, Library};
 use crate::live::{Live, LiveEvent};
+use crate::pool::Pools;
 use crate::signal;
 use crate::system::{SystemClock, SystemEntropy};
 use crate::worker::POLL;
@@ -47,6 +48,7 @@ struct Parts {
     entropy: Arc<dyn Entropy>,
     library: Arc<Library>,
     live: Live,
+    pools: Pools,
     /// Changes whenever a run may have become claimable.
     woken: watch::Sender<u64>,
     lease_ttl: Duration,
@@ -233,6 +235,7 @@ impl Engine {
             entropy,
             library,
             live: Live::default(),
+            pools: Pools::default(),
             woken: watch::Sender::new(0),
             lease_ttl,
             kept: Mutex::default(),
@@ -560,6 +563,10 @@ impl Engine {
 
     pub(crate) fn live(&self) -> &Live {
         &self.parts.live
+    }
+
+    pub(crate) fn pools(&self) -> &Pools {
+        &self.parts.pools
     }
 
     pub(crate) fn lease_ttl(&self) -> Duration {

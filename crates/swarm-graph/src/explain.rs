@@ -94,6 +94,18 @@ impl Told<'_> {
                     or(&any)
                 ));
             }
+            if node.is_deferred {
+                self.line("   It begins only when nothing else is left to do.");
+            }
+            if let Some(most) = node.concurrency {
+                self.line(&format!("   At most {most} of it have begun at once."));
+            }
+            if let Some(pool) = &node.pool {
+                let (name, most) = (&pool.name, pool.limit);
+                self.line(&format!(
+                    "   At most {most} are at work in pool `{name}` of the process."
+                ));
+            }
             self.exits(node);
             for catch in &node.catch {
                 self.line(&format!("   - {}", caught(catch, node)));

@@ -44,6 +44,8 @@ pub struct Graph {
     pub(crate) has_races: bool,
     /// Whether a node of it runs a graph inline.
     pub(crate) has_inline: bool,
+    /// Whether something that is due may have to wait for its turn: see [`crate::turn`].
+    pub(crate) has_turns: bool,
     pub(crate) together: Arc<Together>,
     pub(crate) topology: Topology,
     pub(crate) warnings: Vec<Defect>,
@@ -229,6 +231,9 @@ pub struct GraphNode {
     pub(crate) timeout: Timeouts,
     pub(crate) when_all: Vec<NodeName>,
     pub(crate) when_any: Vec<NodeName>,
+    pub(crate) concurrency: Option<u32>,
+    pub(crate) pool: Option<Pool>,
+    pub(crate) is_deferred: bool,
 }
 
 impl GraphNode {
@@ -295,11 +300,38 @@ impl GraphNode {
         &self.when_all
     }
 
+    /// How many of its activations, items of a loop included, may have begun and not ended.
+    #[must_use]
+    pub fn concurrency(&self) -> Option<u32> {
+        self.concurrency
+    }
+
+    /// The pool whose places its attempts take.
+    #[must_use]
+    pub fn pool(&self) -> Option<&Pool> {
+        self.pool.as_ref()
+    }
+
+    /// Whether it begins only when nothing else of its graph is left to do.
+    #[must_use]
+    pub fn is_deferred(&self) -> bool {
+        self.is_deferred
+    }
+
     /// The nodes of which the first to end well brings the run here and calls off the others.
     #[must_use]
     pub fn when_any(&self) -> &[NodeName] {
         &self.when_any
     }
+}
+
+/// A limit that all runs of a process share.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Pool {
+    /// Its name, the same in every graph that shares it.
+    pub name: String,
+    /// How many attempts may be at work in it before one of this graph begins.
+    pub limit: u32,
 }
 
 /// What a node does.

@@ -66,7 +66,7 @@
 //!   [`effect`](node::NodeContext::effect)) and [`ask`](node::NodeContext::ask)s people.
 //!   [`registry`] gives nodes, types and reducers the names that graphs use.
 //! - [`engine`] starts, drives, answers, signals and cancels runs; [`worker`] serves queues with
-//!   many at once; [`live`] is what happens, as it happens.
+//!   many at once; [`stream`] is what happens in a run, live or later; [`live`] in all of them.
 //! - [`replay`] plans a recorded run again and says where it would go another way today.
 //! - [`diff`] compares two versions of a graph; [`migrate`] moves live runs to another one.
 //! - [`store`] keeps it all: in memory, in SQLite, or in PostgreSQL. Its port is
@@ -131,6 +131,7 @@ pub mod live;
 pub mod migrate;
 pub mod node;
 mod plan;
+mod pool;
 #[cfg(test)]
 mod properties;
 mod question;
@@ -143,8 +144,10 @@ mod settle;
 mod signal;
 mod spec;
 pub mod store;
+pub mod stream;
 pub mod system;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod timeout;
+mod turn;
 pub mod worker;

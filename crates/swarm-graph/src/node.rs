@@ -467,7 +467,7 @@ impl NodeContext {
         Ok(())
     }
 
-    fn touch(&self) {
+    pub(crate) fn touch(&self) {
         self.active_at.store(self.now().as_millis(), Ordering::Relaxed);
     }
 

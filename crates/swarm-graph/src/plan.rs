@@ -17,6 +17,7 @@ use swarm_core::time::Timestamp;
 use crate::expr::Scope;
 use crate::frame;
 use crate::graph::{Graph, GraphNode};
+use crate::turn;
 
 /// What expressions know of a run besides its state.
 #[derive(Clone, Debug)]
@@ -116,11 +117,13 @@ pub(crate) fn activate(
 }
 
 /// The next activation to start, if one may start now; marks nothing. `running` are the steps at
-/// work. A loop that may start a further item gets an activation for it first.
+/// work, `has_ended` says whether others have ended in this superstep. A loop that may start a
+/// further item gets an activation for it first.
 pub(crate) fn next_to_start(
     graph: &Graph,
     cursor: &mut Cursor,
     running: &BTreeSet<StepId>,
+    has_ended: bool,
     now: Timestamp,
 ) -> Option<Activation> {
     if running.len() >= graph.limits.concurrency as usize {
@@ -137,10 +140,12 @@ pub(crate) fn next_to_start(
                 | Phase::Foreach { .. }
                 | Phase::Inline(_) => false,
             }
+            && turn::may_start(graph, cursor, activation, running, has_ended)
     }) {
         return Some(ready.clone());
     }
-    let position = cursor.active.iter().position(|group| may_start_item(graph, cursor, group))?;
+    let position =
+        cursor.active.iter().position(|group| may_start_item(graph, cursor, group, running))?;
     let group = &mut cursor.active[position];
     let Phase::Foreach { next, .. } = &mut group.phase else { return None };
     let item = *next;
@@ -160,12 +165,17 @@ pub(crate) fn next_to_start(
 }
 
 /// Whether a loop has an item left that may start now.
-pub(crate) fn may_start_item(graph: &Graph, cursor: &Cursor, group: &Activation) -> bool {
+pub(crate) fn may_start_item(
+    graph: &Graph,
+    cursor: &Cursor,
+    group: &Activation,
+    running: &BTreeSet<StepId>,
+) -> bool {
     let Phase::Foreach { items, next, .. } = &group.phase else { return false };
-    let Some(foreach) = graph.at(&group.node).and_then(|node| node.foreach.as_ref()) else {
-        return false;
-    };
-    (*next as usize) < items.as_array().map_or(0, Vec::len)
+    let Some(node) = graph.at(&group.node) else { return false };
+    let Some(foreach) = &node.foreach else { return false };
+    turn::has_place(node, &group.node, cursor, running)
+        && (*next as usize) < items.as_array().map_or(0, Vec::len)
         && live_items(cursor, group).count() < foreach.max_parallel as usize
 }
 

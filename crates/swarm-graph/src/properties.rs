@@ -100,7 +100,7 @@ fn graph(concurrency: u32, parallel: u32) -> Graph {
 fn activation(node: &str, phase: Phase) -> Activation {
     let node = swarm_core::id::NodeName::new(node).unwrap();
     let step = StepId::of(&node, 1, None);
-    Activation { step, node, visit: 1, item: None, attempts: 0, phase, error: None }
+    Activation { step, node, visit: 1, item: None, frame: None, attempts: 0, phase, error: None }
 }
 
 /// Some nodes in some phases, and two loops with items left.
@@ -126,7 +126,7 @@ fn cursor() -> impl Strategy<Value = Cursor> {
 fn started(graph: &Graph, cursor: &mut Cursor) -> Vec<StepId> {
     let mut running = BTreeSet::new();
     let mut order = Vec::new();
-    while let Some(next) = plan::next_to_start(graph, cursor, &running, NOW) {
+    while let Some(next) = plan::next_to_start(graph, cursor, &running, false, NOW) {
         assert!(running.insert(next.step.clone()), "`{}` is started twice", next.step);
         order.push(next.step);
     }
@@ -228,6 +228,6 @@ proptest! {
         // Nothing is left to start, however often one asks.
         let running: BTreeSet<StepId> = first.active.iter().map(|other| other.step.clone()).collect();
         let mut again = first.clone();
-        prop_assert!(plan::next_to_start(&graph, &mut again, &running, NOW).is_none() || again != first);
+        prop_assert!(plan::next_to_start(&graph, &mut again, &running, false, NOW).is_none() || again != first);
     }
 }

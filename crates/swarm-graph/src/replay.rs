@@ -57,8 +57,8 @@ pub struct Child {
 pub struct Replayed {
     /// Supersteps planned again.
     pub supersteps: usize,
-    /// Supersteps that cannot be: a checkpoint beside them was pruned, or a person's change of
-    /// the run lies between.
+    /// Supersteps that cannot be: a checkpoint beside them was pruned, a person's change of the
+    /// run lies between, or the run is inside a graph that runs inline.
     pub skipped: usize,
     /// Steps whose recorded endings were used.
     pub steps: usize,
@@ -150,7 +150,8 @@ pub fn replay(graph: &Graph, recording: &Recording) -> Result<Replayed, Differen
     replayed.skipped += by_hand;
     for pair in recording.checkpoints.windows(2) {
         let [before, after] = pair else { continue };
-        if after.seq != before.seq + 1 || replay.is_touched(after.seq) {
+        let is_inside = is_inside(graph, before) || is_inside(graph, after);
+        if after.seq != before.seq + 1 || replay.is_touched(after.seq) || is_inside {
             replayed.skipped += 1;
             continue;
         }
@@ -179,7 +180,8 @@ pub fn what_if(
         |checkpoint: &Checkpoint| checkpoint.cursor.active.iter().any(|other| other.step == *step);
     for pair in recording.checkpoints.windows(2) {
         let [before, after] = pair else { continue };
-        if after.seq != before.seq + 1 || !is_there(before) || is_there(after) {
+        let is_inside = is_inside(graph, before) || is_inside(graph, after);
+        if after.seq != before.seq + 1 || !is_there(before) || is_there(after) || is_inside {
             continue;
         }
         let (now, next, _) = replay.superstep(before, after, Some((step, ending)))?;
@@ -190,6 +192,15 @@ pub fn what_if(
         }));
     }
     Ok(None)
+}
+
+/// Whether a run comes to a graph that runs inline, or is in one.
+fn is_inside(graph: &Graph, checkpoint: &Checkpoint) -> bool {
+    graph.has_inline
+        && checkpoint.cursor.active.iter().any(|activation| {
+            let inline = graph.at(&activation.node).and_then(GraphNode::inline);
+            activation.frame.is_some() || inline.is_some()
+        })
 }
 
 struct Replay<'r> {
@@ -276,7 +287,7 @@ impl<'r> Replay<'r> {
             let group = other.step.as_str().split_once('/').map(|(group, _)| group);
             group.is_none_or(|group| loops.iter().all(|step| step.as_str() != group))
         });
-        let settled = settle::settle(self.graph, &self.facts, &mut now, ended);
+        let settled = settle::settle(self.graph, &self.facts, &mut now, ended, Vec::new());
         now.seq = after.seq;
         Ok((now, settled.next, steps))
     }
@@ -337,7 +348,7 @@ impl<'r> Replay<'r> {
                 let is_over = self.has_event(&activation.step, &EventKind::TIMER_FIRED);
                 is_over.then(|| StepEnding::Output(Arc::default()))
             }
-            Work::Uses { .. } => None,
+            Work::Uses { .. } | Work::Inline { .. } => None,
         }
         .or_else(|| self.refused(now, node, activation))
     }
@@ -361,7 +372,7 @@ impl<'r> Replay<'r> {
     ) -> Option<StepEnding> {
         let (input, key) = match &node.work {
             Work::Uses { input, .. } => (input, "with"),
-            Work::Run { input, .. } => (input, "run.input"),
+            Work::Run { input, .. } | Work::Inline { input, .. } => (input, "run.input"),
             Work::Wait { .. } | Work::Gate(_) => return None,
         };
         let error = activation.error.as_ref().map(settle::failure_value);

@@ -188,6 +188,9 @@ record! {
         optional visits_per_node: Spanned<u32>,
         /// Steps at once; 8 without this key.
         optional concurrency: Spanned<u32>,
+        /// Pools that all runs of a process share, each with how many attempts may be at work in
+        /// it at once.
+        optional pools: Entries<Spanned<u32>>,
     }
 
     /// A node: exactly one of `uses`, `run`, `wait`, `gate`, and exactly one of `next`, `routes`.
@@ -224,6 +227,12 @@ record! {
         /// A race: it runs once the first of these nodes has ended well; the others, and what
         /// leads to them, are called off.
         optional when_any: Vec<Spanned<String>>,
+        /// How many of its activations, items of a loop included, may have begun and not ended.
+        optional concurrency: Spanned<u32>,
+        /// With `uses`: the pool of `limits.pools` in which its attempts take a place.
+        optional pool: Spanned<String>,
+        /// Whether it begins only when nothing else of its graph is left to do.
+        optional defer: bool,
     }
 
     /// A run of another graph: a child run, or inside this one.

@@ -17,7 +17,7 @@ use super::value::{Wanted, hold_type, value, whole};
 use super::{Checker, failure_type};
 use crate::defect::{Code, suggest};
 use crate::expr::{Env, Template, Type};
-use crate::graph::{Foreach, GraphNode, Limits, OnError, Retry, Timeouts};
+use crate::graph::{Foreach, GraphNode, Limits, OnError, Pool, Retry, Timeouts};
 use crate::signal::Signals;
 use crate::spec::read::{Entries, Raw, Record as _};
 use crate::spec::yaml::{Span, Spanned};
@@ -43,6 +43,7 @@ pub(super) struct Place<'p> {
     pub(super) policies: &'p Policies,
     pub(super) defaults: &'p Defaults,
     pub(super) limits: Limits,
+    pub(super) pools: &'p [Pool],
 }
 
 /// What could be made of a node.
@@ -147,13 +148,33 @@ impl Checker<'_> {
         let is_whole =
             exits.is_some() && !ways.is_empty() && ways.iter().all(|way| !way.to.is_empty());
         let is_loop = spec.foreach.is_some();
+        let pool = self.pool(spec, place);
+        let concurrency = spec.concurrency.as_ref().map(|most| {
+            self.bounded(most, PARALLEL_MAX, "`concurrency`");
+            most.value
+        });
+        let is_deferred = spec.defer.unwrap_or(false);
         let clean = self.report.errors() == before;
         let node = node_name.zip(work).zip(exits).filter(|_| clean).map(|((name, work), exits)| {
             let names = |list: &[Spanned<String>]| {
                 list.iter().filter_map(|name| NodeName::new(&name.value).ok()).collect()
             };
             let (when_all, when_any) = (names(&when_all), names(&when_any));
-            GraphNode { name, work, foreach, set, exits, catch, retry, timeout, when_all, when_any }
+            GraphNode {
+                name,
+                work,
+                foreach,
+                set,
+                exits,
+                catch,
+                retry,
+                timeout,
+                when_all,
+                when_any,
+                concurrency,
+                pool,
+                is_deferred,
+            }
         });
         let (name, at) = (name.value.clone(), name.at);
         Draft { name, at, ways, when_all, when_any, writes, catch_writes, is_loop, is_whole, node }
@@ -185,7 +206,12 @@ impl Checker<'_> {
             self.report.error(Code::KeyClash, spec.key_at("when_any"), message).help =
                 Some("a join waits for all, a race for the first: use two nodes".to_owned());
         }
-        for (key, needed) in [("config", "uses"), ("with", "uses")] {
+        if spec.has("when_any") && spec.defer == Some(true) {
+            let message = format!("{what} has both `when_any` and `defer`");
+            self.report.error(Code::KeyClash, spec.key_at("defer"), message).help =
+                Some("a race begins with the first arrival: defer the node behind it".to_owned());
+        }
+        for (key, needed) in [("config", "uses"), ("with", "uses"), ("pool", "uses")] {
             if spec.has(key) && !spec.has(needed) && works.iter().any(|work| spec.has(work)) {
                 let message = format!("`{key}` is only for a node with `{needed}`");
                 let help = (key == "with" && spec.has("run"))
@@ -219,6 +245,18 @@ impl Checker<'_> {
             self.report.error(Code::KeyClash, spec.key_at(key), message).help =
                 Some(format!("give its nodes a `{key}`"));
         }
+    }
+
+    fn pool(&mut self, spec: &NodeSpec, place: &Place<'_>) -> Option<Pool> {
+        let name = spec.pool.as_ref()?;
+        let found = place.pools.iter().find(|pool| pool.name == name.value).cloned();
+        if found.is_none() {
+            let message = format!("no pool named `{}` in `limits.pools`", name.value);
+            let known = place.pools.iter().map(|pool| pool.name.as_str());
+            self.report.error(Code::UnknownPool, name.at, message).help =
+                suggest(&name.value, known);
+        }
+        found
     }
 
     fn retry_of(&mut self, spec: &NodeSpec, place: &Place<'_>) -> Option<Retry> {

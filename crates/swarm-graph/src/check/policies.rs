@@ -11,7 +11,7 @@ use super::value::condition;
 use super::{Checker, failure_type};
 use crate::defect::{Code, suggest};
 use crate::expr::{Env, Type};
-use crate::graph::{Budget, Limits, OnExceed, Retry, Timeouts};
+use crate::graph::{Budget, Limits, OnExceed, Pool, Retry, Timeouts};
 use crate::spec::read::{Entries, Read as _, Record as _};
 use crate::spec::yaml::{Span, Spanned, Yaml, parse};
 use crate::spec::{
@@ -321,6 +321,22 @@ impl Checker<'_> {
             }
         }
         limits
+    }
+
+    /// The pools, each with its limit.
+    pub(super) fn pools(&mut self, spec: Option<&LimitsSpec>) -> Vec<Pool> {
+        let named = spec.and_then(|spec| spec.pools.as_ref());
+        let mut pools = Vec::new();
+        for (name, limit) in named.iter().flat_map(|named| &named.0) {
+            if !is_plain_name(&name.value) {
+                let message = format!("`{}` cannot be the name of a pool", name.value);
+                self.report.error(Code::BadName, name.at, message).help =
+                    Some("write letters, digits, `_` or `-`".to_owned());
+            }
+            self.bounded(limit, CONCURRENCY_MAX, "a pool");
+            pools.push(Pool { name: name.value.clone(), limit: limit.value });
+        }
+        pools
     }
 
     /// A count from 1 to `most`.

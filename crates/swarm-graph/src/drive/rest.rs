@@ -21,6 +21,7 @@ use crate::cancel;
 use crate::engine::Driven;
 use crate::plan;
 use crate::settle::{self, Next};
+use crate::turn;
 
 impl Session<'_> {
     /// Ends the superstep: reduces, routes, commits. `Some` when the run now rests.
@@ -115,10 +116,13 @@ impl Session<'_> {
     pub(super) fn rest(&mut self) -> (Option<Release>, Option<Driven>) {
         let now = self.engine.clock().now();
         let cursor = &self.checkpoint.cursor;
+        let nothing = BTreeSet::new();
         let goes_on = cursor.active.iter().any(|activation| match &activation.phase {
-            Phase::Due => true,
+            Phase::Due => turn::may_start(&self.graph, cursor, activation, &nothing, false),
             Phase::Backoff { until } => *until <= now + WAIT_IN_PLACE,
-            Phase::Foreach { .. } => plan::may_start_item(&self.graph, cursor, activation),
+            Phase::Foreach { .. } => {
+                plan::may_start_item(&self.graph, cursor, activation, &nothing)
+            }
             Phase::Answer { .. }
             | Phase::Child { .. }
             | Phase::Signal { .. }
@@ -184,9 +188,12 @@ impl Session<'_> {
 
     pub(super) async fn wait_in_place(&self) {
         let cursor = &self.checkpoint.cursor;
+        let nothing = BTreeSet::new();
         let has_due = cursor.active.iter().any(|activation| match activation.phase {
-            Phase::Due => true,
-            Phase::Foreach { .. } => plan::may_start_item(&self.graph, cursor, activation),
+            Phase::Due => turn::may_start(&self.graph, cursor, activation, &nothing, false),
+            Phase::Foreach { .. } => {
+                plan::may_start_item(&self.graph, cursor, activation, &nothing)
+            }
             Phase::Backoff { .. }
             | Phase::Answer { .. }
             | Phase::Child { .. }

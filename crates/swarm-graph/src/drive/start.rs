@@ -236,7 +236,24 @@ impl Session<'_> {
         ));
         let clock = self.engine.clock().clone();
         let timeout = node.timeout;
+        let pool = node.pool.clone().map(|pool| (self.engine.pools().clone(), pool));
         Box::pin(async move {
+            // The time until there is a place is not the attempt's.
+            let place = async {
+                match &pool {
+                    Some((pools, pool)) => Some(pools.enter(pool).await),
+                    None => None,
+                }
+            };
+            let _place = tokio::select! {
+                biased;
+                place = place => place,
+                () = cancelled.cancelled() => {
+                    let result = Err(NodeError::Cancelled);
+                    return Attempt { started_at: clock.now(), activation, context, result };
+                }
+            };
+            context.touch();
             let started_at = clock.now();
             let work = AssertUnwindSafe(code.run(&context, input)).catch_unwind();
             let result = tokio::select! {

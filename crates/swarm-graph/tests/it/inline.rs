@@ -364,7 +364,7 @@ fn the_kept_text_of_a_graph_holds_what_runs_inside_and_its_hash_follows_it() {
 
 #[test]
 fn what_does_not_fit_inside_is_refused() {
-    let bad_input = load_two(&OUTER.replace("n: 1", "n: one"), INNER).swap_remove(0);
+    let bad_input = load_two(&OUTER.replace("{ n: 1 }", "{ n: one }"), INNER).swap_remove(0);
     let broken = load_two(OUTER, &INNER.replace("wait:", "wat:")).swap_remove(0);
     let misspelt = load_two(&OUTER.replace("graph: inner", "graph: iner"), INNER).swap_remove(0);
     let keys = OUTER.replace("inline: true", "inline: true, queue: dev, detach: true");
@@ -379,12 +379,140 @@ fn what_does_not_fit_inside_is_refused() {
         .chain(round)
         .chain([signals]);
     let said: Vec<String> = all.map(Result::unwrap_err).collect();
-    insta::assert_snapshot!(said.join("\n\n"), @"");
+    insta::assert_snapshot!(said.join("\n\n"), @r"
+error[type-mismatch]: `input.n`: expected a whole number, found the string 'one'
+ --> outer.yaml:5:59
+  |
+5 |   child: { run: { graph: inner, inline: true, input: { n: one } }, next: $end }
+  |                                                           ^^^
+
+`outer.yaml` has 1 defect
+
+error[bad-inline]: graph `inner` has defects of its own
+ --> outer.yaml:5:26
+  |
+5 |   child: { run: { graph: inner, inline: true, input: { n: 1 } }, next: $end }
+  |                          ^^^^^
+
+`outer.yaml` has 1 defect
+
+error[unknown-graph]: no graph named `iner` is at hand
+ --> outer.yaml:5:26
+  |
+5 |   child: { run: { graph: iner, inline: true, input: { n: 1 } }, next: $end }
+  |                          ^^^^
+  = help: perhaps `inner`; known: inner, outer
+
+`outer.yaml` has 1 defect
+
+error[key-clash]: `queue` means nothing for a graph that runs inline
+ --> outer.yaml:5:47
+  |
+5 |   child: { run: { graph: inner, inline: true, queue: dev, detach: true, input: { n: 1 } }, timeout: { run: 1m }, next: $
+  |                                               ^^^^^
+  = help: leave it out, or `inline`
+
+error[key-clash]: `detach` means nothing for a graph that runs inline
+ --> outer.yaml:5:59
+  |
+5 |   child: { run: { graph: inner, inline: true, queue: dev, detach: true, input: { n: 1 } }, timeout: { run: 1m }, next: $
+  |                                                           ^^^^^^
+  = help: leave it out, or `inline`
+
+error[key-clash]: `timeout` means nothing for a graph that runs inline
+ --> outer.yaml:5:92
+  |
+5 |  inline: true, queue: dev, detach: true, input: { n: 1 } }, timeout: { run: 1m }, next: $end }
+  |                                                             ^^^^^^^
+  = help: give its nodes a `timeout`
+
+`outer.yaml` has 3 defects
+
+error[bad-inline]: graph `inner` has defects of its own
+ --> outer.yaml:5:26
+  |
+5 |   child: { run: { graph: inner, inline: true, input: { n: 1 } }, next: $end }
+  |                          ^^^^^
+
+`outer.yaml` has 1 defect
+
+error[inline-cycle]: graph `outer` would run inside itself
+ --> inner.yaml:6:24
+  |
+6 |   nap: { run: { graph: outer, inline: true }, next: $end }
+  |                        ^^^^^
+  = help: leave `inline` out here: then each is a run of its own, and the runs are bounded
+
+`inner.yaml` has 1 defect
+
+error[unknown-signal]: graph `inner` waits for `go`, which is not declared
+ --> outer.yaml:6:26
+  |
+6 |   child: { run: { graph: inner, inline: true, input: { n: 1 } }, next: $end }
+  |                          ^^^^^
+  = help: known: stop, worker.answered, worker.blocked, worker.finished
+
+`outer.yaml` has 1 defect
+");
 }
 
 #[test]
 fn a_graph_inside_is_drawn_and_told() {
     let main = load_two(OUTER, INNER).swap_remove(0).unwrap();
-    insta::assert_snapshot!(dot::mermaid(&main), @"");
-    insta::assert_snapshot!(explain::in_words(&main), @"");
+    insta::assert_snapshot!(dot::mermaid(&main), @r#"
+flowchart TD
+  begin(( )) --> n0
+  n0[["child<br/>runs inner inside"]]
+  n1((("end")))
+  n0 --> n1
+"#);
+    insta::assert_snapshot!(explain::in_words(&main), @r"
+Graph `outer`, version 1.0.0
+
+It is given nothing in particular, and begins with `child`.
+When nothing of it is left to do, it returns its whole state.
+
+What it does:
+
+1. `child` runs graph `inner` inside this run.
+   - Then the end.
+
+Who is asked, and when:
+
+- The graph itself asks nobody.
+- The code behind a node may ask more, and a person is asked about an effect that a crash left in doubt.
+
+What runs at the same time:
+
+- Nothing: one step after the other.
+
+What it may cost:
+
+- It has no budget of its own; that of the run that started it holds.
+- It fails after 500 supersteps, or when a node is to run for more than the 25th time.
+
+Graph `inner`, version 1.0.0
+
+It is given `n`, and begins with `nap`.
+When nothing of it is left to do, it returns its whole state.
+
+What it does:
+
+1. `nap` waits for the signal `go`.
+   - Then the end.
+
+Who is asked, and when:
+
+- The graph itself asks nobody.
+- The code behind a node may ask more, and a person is asked about an effect that a crash left in doubt.
+
+What runs at the same time:
+
+- Nothing: one step after the other.
+
+What it may cost:
+
+- It has no budget of its own; that of the run that started it holds.
+- It fails after 500 supersteps, or when a node is to run for more than the 25th time.
+");
 }

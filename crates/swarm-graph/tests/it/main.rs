@@ -30,3 +30,5 @@ mod store_history;
 mod store_postgres;
 mod store_sqlite;
 mod store_upgrade;
+mod stream;
+mod turns;
