@@ -130,7 +130,7 @@ pub fn load_all(
     let alone: Vec<Option<Graph>> = paths.iter().map(|path| first.get(path).ok()).collect();
     let mut others = Others {
         signatures: Signatures::new(),
-        summaries: information::summaries(alone.iter().flatten(), registry),
+        summaries: information::summaries(&alone.iter().flatten(), registry),
     };
     for (path, graph) in paths.iter().zip(&alone) {
         // A graph with defects still has a name.

@@ -75,7 +75,7 @@ pub(crate) fn settle(
     for ending in endings {
         add(&mut levels, ending);
     }
-    while let Some(((_, Some(frame)), endings)) = pop_inner(&mut levels) {
+    while let Some((frame, endings)) = pop_inner(&mut levels) {
         let Some(outer) = checkpoint.cursor.active.iter().find(|one| one.step == frame).cloned()
         else {
             continue;
@@ -102,9 +102,10 @@ pub(crate) fn settle(
 }
 
 /// The endings of the deepest level that is not the run's own.
-fn pop_inner(levels: &mut Levels) -> Option<((Reverse<usize>, Option<StepId>), Vec<Ending>)> {
+fn pop_inner(levels: &mut Levels) -> Option<(StepId, Vec<Ending>)> {
     let first = levels.first_entry()?;
-    first.key().1.is_some().then(|| first.remove_entry())
+    let frame = first.key().1.clone()?;
+    Some((frame, first.remove()))
 }
 
 /// Ends the step that ran a graph inline. `Some` is its own ending.

@@ -68,7 +68,7 @@ pub(super) struct Summary {
 
 /// The summaries of graphs that start each other, by name: the smallest that hold together.
 pub(super) fn summaries<'g>(
-    graphs: impl Iterator<Item = &'g Graph> + Clone,
+    graphs: &(impl Iterator<Item = &'g Graph> + Clone),
     registry: &Registry,
 ) -> BTreeMap<String, Summary> {
     let mut known = BTreeMap::new();
@@ -140,10 +140,9 @@ impl<'v> View<'v> {
             }
             Work::Gate(_) => Means::Gate,
             Work::Wait { .. } => Means::Kind(Flow::NONE),
-            Work::Inline { graph, .. } => Means::Child {
-                summary: summary_of(graph, registry, known),
-                is_awaited: true,
-            },
+            Work::Inline { graph, .. } => {
+                Means::Child { summary: summary_of(graph, registry, known), is_awaited: true }
+            }
             Work::Run { graph, detach, .. } => {
                 known.get(graph.as_str()).map_or(Means::Kind(Flow::NONE), |summary| Means::Child {
                     summary: *summary,

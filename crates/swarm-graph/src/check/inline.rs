@@ -32,7 +32,7 @@ pub(super) enum Found {
 pub(super) struct Around<'a> {
     graphs: Vec<(&'a Spanned<String>, &'a GraphSpec, &'a Yaml)>,
     found: RefCell<BTreeMap<String, Found>>,
-    outer: Option<&'a Around<'a>>,
+    outer: Option<&'a Self>,
 }
 
 impl<'a> Around<'a> {
@@ -42,7 +42,7 @@ impl<'a> Around<'a> {
     }
 
     /// The graphs that a graph's text holds.
-    pub(super) fn of(spec: &'a GraphSpec, tree: &'a Yaml, outer: &'a Around<'a>) -> Self {
+    pub(super) fn of(spec: &'a GraphSpec, tree: &'a Yaml, outer: &'a Self) -> Self {
         let trees: &[Yaml] = match tree.get("graphs").map(|graphs| &graphs.data) {
             Some(Data::List(trees)) => trees,
             _ => &[],

@@ -44,77 +44,77 @@ fn a_graph_with_ten_mistakes_is_refused_once_naming_all_ten() {
     codes.dedup();
     assert!(codes.len() >= 10, "{codes:?}");
     insta::assert_snapshot!(defects, @r#"
-    error[unknown-reducer]: no reducer named `apend`
-     --> g.yaml:7:26
-      |
-    7 |     findings: { reducer: apend }
-      |                          ^^^^^
-      = help: perhaps `append`; known: append, longest, max, merge, merge_by_key, replace, sum
+error[unknown-reducer]: no reducer named `apend`
+ --> g.yaml:7:26
+  |
+7 |     findings: { reducer: apend }
+  |                          ^^^^^
+  = help: perhaps `append`; known: append, longest, max, merge, merge_by_key, replace, sum
 
-    error[bad-duration]: `2 sec` is no duration
-     --> g.yaml:9:58
-      |
-    9 |   retry: { again: { max_attempts: 3, backoff: { initial: 2 sec } } }
-      |                                                          ^^^^^
-      = help: write a whole number and `ms`, `s`, `m`, `h` or `d`, such as `15m`
+error[bad-duration]: `2 sec` is no duration
+ --> g.yaml:9:58
+  |
+9 |   retry: { again: { max_attempts: 3, backoff: { initial: 2 sec } } }
+  |                                                          ^^^^^
+  = help: write a whole number and `ms`, `s`, `m`, `h` or `d`, such as `15m`
 
-    error[unknown-field]: no field `isue` in `input`
-      --> g.yaml:14:31
-       |
-    14 |     with: { issue: "${{ input.isue }}" }
-       |                               ^^^^
-       = help: perhaps `issue`; known: issue, labels
+error[unknown-field]: no field `isue` in `input`
+  --> g.yaml:14:31
+   |
+14 |     with: { issue: "${{ input.isue }}" }
+   |                               ^^^^
+   = help: perhaps `issue`; known: issue, labels
 
-    error[type-mismatch]: a condition must be a boolean, found a whole number
-      --> g.yaml:16:17
-       |
-    16 |       - { when: "${{ state.plan.tasks.size() }}", to: look }
-       |                 ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+error[type-mismatch]: a condition must be a boolean, found a whole number
+  --> g.yaml:16:17
+   |
+16 |       - { when: "${{ state.plan.tasks.size() }}", to: look }
+   |                 ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
 
-    error[unknown-node]: no node named `reprot`
-      --> g.yaml:17:15
-       |
-    17 |       - { to: reprot }
-       |               ^^^^^^
-       = help: perhaps `report`; known: $end, idle, look, plan, report
+error[unknown-node]: no node named `reprot`
+  --> g.yaml:17:15
+   |
+17 |       - { to: reprot }
+   |               ^^^^^^
+   = help: perhaps `report`; known: $end, idle, look, plan, report
 
-    error[unknown-kind]: no node kind named `shop/lok` is registered
-      --> g.yaml:19:11
-       |
-    19 |     uses: shop/lok
-       |           ^^^^^^^^
-       = help: perhaps `shop/look`; known: shop/accounts, shop/judge, shop/look, shop/plan, shop/read_mail, shop/refund, shop/report, shop/say, shop/send
+error[unknown-kind]: no node kind named `shop/lok` is registered
+  --> g.yaml:19:11
+   |
+19 |     uses: shop/lok
+   |           ^^^^^^^^
+   = help: perhaps `shop/look`; known: shop/accounts, shop/judge, shop/look, shop/plan, shop/read_mail, shop/refund, shop/report, shop/say, shop/send
 
-    error[unbounded-cycle]: the cycle plan → look → plan has no bound
-      --> g.yaml:20:11
-       |
-    20 |     next: plan
-       |           ^^^^
-       = help: put a `max` on a route or a `catch` of it; waiting and `limits` are no bound
+error[unbounded-cycle]: the cycle plan → look → plan has no bound
+  --> g.yaml:20:11
+   |
+20 |     next: plan
+   |           ^^^^
+   = help: put a `max` on a route or a `catch` of it; waiting and `limits` are no bound
 
-    error[unreachable-node]: no way leads from `entry` to node `idle`
-      --> g.yaml:21:3
-       |
-    21 |   idle:
-       |   ^^^^
-       = help: lead a `next`, a route or a `catch` to it, or leave it out
+error[unreachable-node]: no way leads from `entry` to node `idle`
+  --> g.yaml:21:3
+   |
+21 |   idle:
+   |   ^^^^
+   = help: lead a `next`, a route or a `catch` to it, or leave it out
 
-    error[unknown-key]: a node has no key `nxt`
-      --> g.yaml:23:5
-       |
-    23 |     nxt: $end
-       |     ^^^
-       = help: perhaps `next`; known: catch, config, foreach, gate, next, retry, routes, run, set, timeout, uses, wait, …
+error[unknown-key]: a node has no key `nxt`
+  --> g.yaml:23:5
+   |
+23 |     nxt: $end
+   |     ^^^
+   = help: perhaps `next`; known: catch, concurrency, config, defer, foreach, gate, next, pool, retry, routes, run, set, …
 
-    error[unknown-channel]: the state has no channel `verdct`
-      --> g.yaml:27:12
-       |
-    27 |     set: { verdct: done }
-       |            ^^^^^^
-       = help: perhaps `verdict`; known: facts, findings, plan, spent, tasks, verdict
+error[unknown-channel]: the state has no channel `verdct`
+  --> g.yaml:27:12
+   |
+27 |     set: { verdct: done }
+   |            ^^^^^^
+   = help: perhaps `verdict`; known: facts, findings, plan, spent, tasks, verdict
 
-    `g.yaml` has 10 defects
-    "#);
+`g.yaml` has 10 defects
+"#);
 }
 
 /// The defects of a graph with these nodes, a line each.
@@ -190,19 +190,19 @@ fn unknown_and_repeated_keys_and_wrong_types_do_not_hide_each_other() {
   3: { uses: shop/judge, next: $end }
 "#;
     insta::assert_snapshot!(nodes(text.trim_start_matches('\n')), @r#"
-    parallel-writers 14:11 the items of `start` write channel `verdict` at the same time (give the channel a reducer that takes several, such as `append`, or join the ways first)
-    duplicate-key 15:5 the key `uses` is there twice
-    unknown-key 16:5 a node has no key `nexd` (perhaps `next`; known: catch, config, foreach, gate, next, retry, routes, run, set, timeout, uses, wait, …)
-    bad-value 17:14 `timeout` is a text, not a mapping (write a mapping with run, idle)
-    bad-value 18:20 expected an expression such as `"${{ state.done }}"`, found a number
-    bad-name 18:27 `input` cannot be the name of an item (write letters, digits or `_`, and none of input, state, run, output, answer, signal, error)
-    unknown-key 18:34 `foreach` has no key `max_paralel` (perhaps `max_parallel`; known: as, in, max_parallel, on_error)
-    bad-value 18:64 expected a whole number, found a text
-    bad-value 18:80 `skip` is none of the words allowed here (known: collect, fail, ignore)
-    bad-value 19:11 the list is empty
-    bad-value 20:8 a node is a list, not a mapping (write a mapping with uses, run, wait, gate, config, with, set, next, routes, foreach, catch, retry, timeout, when_all, when_any)
-    bad-name 21:3 a key must be a text, found a number (put it in quotes)
-    "#);
+parallel-writers 14:11 the items of `start` write channel `verdict` at the same time (give the channel a reducer that takes several, such as `append`, or join the ways first)
+duplicate-key 15:5 the key `uses` is there twice
+unknown-key 16:5 a node has no key `nexd` (perhaps `next`; known: catch, concurrency, config, defer, foreach, gate, next, pool, retry, routes, run, set, …)
+bad-value 17:14 `timeout` is a text, not a mapping (write a mapping with run, idle)
+bad-value 18:20 expected an expression such as `"${{ state.done }}"`, found a number
+bad-name 18:27 `input` cannot be the name of an item (write letters, digits or `_`, and none of input, state, run, output, answer, signal, error)
+unknown-key 18:34 `foreach` has no key `max_paralel` (perhaps `max_parallel`; known: as, in, max_parallel, on_error)
+bad-value 18:64 expected a whole number, found a text
+bad-value 18:80 `skip` is none of the words allowed here (known: collect, fail, ignore)
+bad-value 19:11 the list is empty
+bad-value 20:8 a node is a list, not a mapping (write a mapping with uses, run, wait, gate, config, with, set, next, routes, foreach, catch, retry, timeout, when_all, when_any, concurrency, pool, defer)
+bad-name 21:3 a key must be a text, found a number (put it in quotes)
+"#);
 }
 
 #[test]
@@ -571,12 +571,12 @@ fn names_have_a_form() {
   the end: { foreach: { in: "${{ [1] }}", as: a-b }, wait: { signal: "a b" }, next: $end }
 "#;
     insta::assert_snapshot!(nodes(text.trim_start_matches('\n')), @r"
-    bad-name 13:26 `a graph` is not a graph name: start with a letter, then letters, digits, `_` or `-`, at most 64
-    bad-name 13:44 `` is not a queue name: start with a letter, then letters, digits, `_` or `-`, at most 64
-    bad-name 14:3 `the end` is not a node name: start with a letter, then letters, digits, `_` or `-`, at most 64
-    bad-name 14:47 `a-b` cannot be the name of an item (write letters, digits or `_`, and none of input, state, run, output, answer, signal, error)
-    bad-name 14:70 `a b` cannot be the name of a signal (write words joined by dots, such as `worker.finished`; a trailing `*` stands for any ending)
-    ");
+bad-name 13:26 `a graph` is not a graph name: start with a letter, then letters, digits, `_` or `-`, at most 64
+bad-name 13:44 `` is not a queue name: start with a letter, then letters, digits, `_` or `-`, at most 64
+bad-name 14:3 `the end` cannot be the name of a node (start with a letter, then letters, digits, `_` or `-`, at most 64)
+bad-name 14:47 `a-b` cannot be the name of an item (write letters, digits or `_`, and none of input, state, run, output, answer, signal, error)
+bad-name 14:70 `a b` cannot be the name of a signal (write words joined by dots, such as `worker.finished`; a trailing `*` stands for any ending)
+");
 }
 
 #[test]
@@ -599,27 +599,27 @@ nodes:
   start: { wait: { timeout: 1s }, next: $end }
 "#;
     insta::assert_snapshot!(defects(text.trim_start_matches('\n')).join("\n"), @r"
-    bad-version 1:6 version 2 of the format is not known (this program reads version 1)
-    bad-name 2:16 `my shop` is not a graph name: start with a letter, then letters, digits, `_` or `-`, at most 64
-    bad-value 2:34 expected a text, found a number (put it in quotes)
-    bad-limit 3:23 `supersteps` is 0 (write a number from 1 to 1000000)
-    bad-limit 3:43 expected a whole number of at least 0, found -1
-    bad-limit 3:60 `concurrency` is 5000 (write a number from 1 to 1000)
-    unknown-key 3:66 `limits` has no key `more` (known: concurrency, supersteps, visits_per_node)
-    bad-limit 6:24 `max_attempts` is 0 (write a number from 1 to 100)
-    bad-limit 6:56 `max` is shorter than `initial`
-    bad-limit 6:68 a `factor` of 0.5 makes waits shorter or endless (write a number from 1 to 100)
-    bad-name 7:5 `none` cannot be the name of a policy (write letters, digits, `_` or `-`, and not `none`)
-    unknown-variable 7:41 no variable `state` here (known: error)
-    bad-name 8:5 `b.c.d` cannot be the name of a policy (write letters, digits, `_` or `-`, and not `none`)
-    missing-key 8:12 a retry policy has no `max_attempts`
-    bad-limit 10:18 a budget of 0 US dollars allows nothing
-    bad-limit 10:29 a budget of no tokens allows nothing
-    missing-key 11:12 a budget without any bound (give at least one of `usd`, `tokens`, `wall`)
-    unknown-policy 12:20 no retry policy named `again` (known: a, b.c.d, none)
-    unknown-policy 12:35 no budget policy named `fre` (perhaps `free`; known: empty, free)
-    unknown-node 13:8 no node named `strat` (perhaps `start`; known: start)
-    ");
+bad-version 1:6 version 2 of the format is not known (this program reads version 1)
+bad-name 2:16 `my shop` is not a graph name: start with a letter, then letters, digits, `_` or `-`, at most 64
+bad-value 2:34 expected a text, found a number (put it in quotes)
+bad-limit 3:23 `supersteps` is 0 (write a number from 1 to 1000000)
+bad-limit 3:43 expected a whole number of at least 0, found -1
+bad-limit 3:60 `concurrency` is 5000 (write a number from 1 to 1000)
+unknown-key 3:66 `limits` has no key `more` (known: concurrency, pools, supersteps, visits_per_node)
+bad-limit 6:24 `max_attempts` is 0 (write a number from 1 to 100)
+bad-limit 6:56 `max` is shorter than `initial`
+bad-limit 6:68 a `factor` of 0.5 makes waits shorter or endless (write a number from 1 to 100)
+bad-name 7:5 `none` cannot be the name of a policy (write letters, digits, `_` or `-`, and not `none`)
+unknown-variable 7:41 no variable `state` here (known: error)
+bad-name 8:5 `b.c.d` cannot be the name of a policy (write letters, digits, `_` or `-`, and not `none`)
+missing-key 8:12 a retry policy has no `max_attempts`
+bad-limit 10:18 a budget of 0 US dollars allows nothing
+bad-limit 10:29 a budget of no tokens allows nothing
+missing-key 11:12 a budget without any bound (give at least one of `usd`, `tokens`, `wall`)
+unknown-policy 12:20 no retry policy named `again` (known: a, b.c.d, none)
+unknown-policy 12:35 no budget policy named `fre` (perhaps `free`; known: empty, free)
+unknown-node 13:8 no node named `strat` (perhaps `start`; known: start)
+");
 }
 
 #[test]
@@ -732,7 +732,7 @@ fn yaml_that_is_no_graph_is_one_defect() {
 - a
 - b
 "#;
-    insta::assert_snapshot!(defects(text.trim_start_matches('\n')).join("\n"), @r"bad-value 1:1 a graph is a list, not a mapping (write a mapping with dsl, graph, imports, input, output, state, signals, policies, defaults, limits, entry, nodes)");
+    insta::assert_snapshot!(defects(text.trim_start_matches('\n')).join("\n"), @"bad-value 1:1 a graph is a list, not a mapping (write a mapping with dsl, graph, imports, input, output, state, signals, policies, defaults, limits, entry, nodes, graphs)");
 }
 
 #[test]
