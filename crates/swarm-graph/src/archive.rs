@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use swarm_core::checkpoint::Checkpoint;
-use swarm_core::id::{QueueName, RunId, WorkerId};
+use swarm_core::event::EventKind;
+use swarm_core::id::{GraphHash, QueueName, RunId, WorkerId};
 use swarm_core::port::store::{
     self, CheckpointFilter, CheckpointInfo, CopyRun, DeleteError, Edit, EditError, Fork, Pruned,
     Retention,
@@ -111,10 +112,12 @@ impl Engine {
         options: ForkOptions,
     ) -> store::Result<bool> {
         let start = self.record(from).await?.start;
+        let graph = self.version_at(from, seq).await?;
         let fork = Fork {
             from: from.clone(),
             seq,
             id,
+            graph,
             queue: options.queue.unwrap_or(start.queue),
             priority: options.priority.unwrap_or(start.priority),
             labels: options.labels.unwrap_or(start.labels),
@@ -123,6 +126,16 @@ impl Engine {
         let is_new = self.store().fork(fork, self.clock().now()).await?;
         self.wake();
         Ok(is_new)
+    }
+
+    /// The version that a run was pinned to at a checkpoint, if it was moved to another since.
+    async fn version_at(&self, run: &RunId, seq: u64) -> store::Result<Option<GraphHash>> {
+        let events = self.store().events(run, 0, 0).await?;
+        let later = events.into_iter().find(|event| {
+            event.kind == EventKind::RUN_MIGRATED
+                && event.data["seq"].as_u64().is_some_and(|first| seq < first)
+        });
+        Ok(later.and_then(|event| event.data["from"].as_str().map(|hash| GraphHash(hash.into()))))
     }
 
     /// Changes the state of a run that nobody works on, each channel by its reducer. `expected` is

@@ -5,6 +5,7 @@
 //! be run alone. A clause may not apply (a store in memory does not survive a restart); the
 //! report counts those too, so that a suite that silently skips is seen.
 
+mod atomic;
 mod checkpoints;
 mod commits;
 mod endings;
@@ -30,6 +31,7 @@ use futures::future::BoxFuture;
 use swarm_core::id::RunId;
 use swarm_core::port::store::Store;
 
+pub use self::atomic::*;
 pub use self::checkpoints::*;
 pub use self::commits::*;
 pub use self::endings::*;
@@ -56,6 +58,12 @@ pub trait Ground: Send {
 
     /// Pretends that the last checkpoint of a run was written in this format.
     async fn set_checkpoint_format(&self, run: &RunId, format: u16);
+
+    /// Lets the statement of this number, from 1 and counted from now on, fail once; 0 lets none
+    /// fail. `false` if the backend knows no statements.
+    fn fail_at(&self, _statement: u64) -> bool {
+        false
+    }
 }
 
 /// Whether a clause was tried.
@@ -116,6 +124,7 @@ clauses! {
     the_first_checkpoint_comes_with_the_next,
     a_commit_is_there_whole,
     a_commit_with_an_invalid_part_leaves_nothing,
+    a_write_that_fails_at_any_statement_leaves_nothing,
     a_child_is_started_once,
     steps_after_the_last_checkpoint_come_back_with_the_claim,
     a_step_written_twice_is_kept_as_first_written,

@@ -10,6 +10,7 @@ use swarm_core::id::{BlockId, ChannelName, NodeName, WorkerId};
 use swarm_core::port::store::Store;
 use swarm_core::run::RunStatus;
 use swarm_core::time::Timestamp;
+use swarm_graph::archive::ForkOptions;
 use swarm_graph::diff;
 use swarm_graph::engine::{Control, Driven};
 use swarm_graph::expr::Expr;
@@ -488,4 +489,25 @@ async fn a_signal_in_the_mailbox_must_be_one_that_the_new_version_takes() {
         ["! signal `later` carries something else"]
     );
     assert_eq!(of(&none, &typed("string")), ["! signal `other` is gone", "signal `later` is new"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fork_from_before_a_move_goes_on_on_the_version_before() {
+    let versions = Versions::begun(ASKS).await;
+    let moved = versions.migrate(&renamed(), &rename(&[("ask", "confirm")])).await;
+    assert!(matches!(moved, Migration::Moved(_)), "{moved:?}");
+    let rig = versions.rig(&renamed());
+    answer(&rig, "r.ask#1", "on").await;
+    rig.work().await.unwrap();
+    for (seq, fork, of) in [(1, "before", ASKS), (3, "after", &*renamed())] {
+        assert!(rig.engine.fork(&id("r"), seq, id(fork), ForkOptions::default()).await.unwrap());
+        assert_eq!(rig.run(fork).await.start.graph_hash, *versions.graph(of).hash(), "{fork}");
+    }
+    rig.work().await.unwrap();
+    answer(&rig, "before.ask#1", "on").await;
+    answer(&rig, "after.ask#1", "on").await;
+    rig.work().await.unwrap();
+    for fork in ["before", "after"] {
+        assert_eq!(output(&rig.run(fork).await)["log"], output(&rig.run("r").await)["log"]);
+    }
 }

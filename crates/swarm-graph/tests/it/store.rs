@@ -62,6 +62,11 @@ impl Ground for Sqlite {
     async fn set_checkpoint_format(&self, run: &RunId, format: u16) {
         self.store.set_checkpoint_format(run, format).await.unwrap();
     }
+
+    fn fail_at(&self, statement: u64) -> bool {
+        self.store.fail_at(statement);
+        true
+    }
 }
 
 /// A schema of its own for each clause.
@@ -117,6 +122,7 @@ async fn memory_keeps_every_clause_but_forgets_with_the_process() {
     assert_conforms(
         &report,
         &[
+            "a_write_that_fails_at_any_statement_leaves_nothing",
             "what_was_acknowledged_is_there_after_a_restart",
             "a_step_without_its_checkpoint_survives_a_restart",
         ],
@@ -152,5 +158,5 @@ async fn postgres_keeps_every_clause() {
         Box::new(Postgres::fresh(&url, &format!("clause_{number}")).await) as Box<dyn Ground>
     })
     .await;
-    assert_conforms(&report, &[]);
+    assert_conforms(&report, &["a_write_that_fails_at_any_statement_leaves_nothing"]);
 }

@@ -511,6 +511,7 @@ async fn send_archive(op: &Op, store: &dyn Store) -> Said {
                 from: run(*from),
                 seq: last(*from).await.saturating_sub(u64::from(*back)),
                 id: run(*to),
+                graph: None,
                 queue: start.queue,
                 priority: 1,
                 labels: start.labels,

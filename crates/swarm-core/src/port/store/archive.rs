@@ -13,7 +13,7 @@ use thiserror::Error as ThisError;
 
 use super::{Error, Result};
 use crate::checkpoint::{ChannelDelta, Place};
-use crate::id::{ChannelName, NodeName, QueueName, RunId, WorkerId};
+use crate::id::{ChannelName, GraphHash, NodeName, QueueName, RunId, WorkerId};
 use crate::run::{Limit, RunStatus};
 use crate::time::Timestamp;
 
@@ -62,6 +62,9 @@ pub struct Fork {
     pub seq: u64,
     /// The id of the new run; forking to the same id twice forks once.
     pub id: RunId,
+    /// The version of the graph that it is pinned to; `None` is the source's now. A checkpoint
+    /// from before a migration belongs to the version before it.
+    pub graph: Option<GraphHash>,
     /// The queue whose workers may claim it.
     pub queue: QueueName,
     /// Higher is claimed first.
@@ -211,7 +214,7 @@ pub trait Archive: Send + Sync {
     /// [begun anew](crate::checkpoint::Cursor::begun_anew). `false` if a run of this id is there
     /// already.
     ///
-    /// After it returns `Ok`, the fork is `ready`, is pinned to the same version of the same
+    /// After it returns `Ok`, the fork is `ready`, is pinned to the named version of the same
     /// graph, has the same input, no parent, and nothing spent; its record and its first event,
     /// `run.forked`, say where it came from.
     ///

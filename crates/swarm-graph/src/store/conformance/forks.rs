@@ -23,6 +23,7 @@ fn fork(from: &str, seq: u64, id: &str) -> Fork {
         from: run(from),
         seq,
         id: run(id),
+        graph: None,
         queue: queue("forks"),
         priority: 7,
         labels: BTreeMap::from([("why".to_owned(), "try".to_owned())]),

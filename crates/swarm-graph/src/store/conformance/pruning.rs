@@ -182,6 +182,7 @@ pub async fn pruning_breaks_no_fork(ground: &mut dyn Ground) -> Outcome {
         from: run("r"),
         seq,
         id: run(id),
+        graph: None,
         queue: queue("q"),
         priority: 0,
         labels: std::collections::BTreeMap::new(),

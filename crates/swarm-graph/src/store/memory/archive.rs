@@ -60,6 +60,7 @@ impl Inner {
         rules::check_fork(fork, from.record.status, from.seq(), &first.cursor)?;
         let start = NewRun {
             id: fork.id.clone(),
+            graph_hash: fork.graph.clone().unwrap_or_else(|| from.record.start.graph_hash.clone()),
             parent: None,
             queue: fork.queue.clone(),
             priority: fork.priority,

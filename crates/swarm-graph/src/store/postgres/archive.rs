@@ -137,7 +137,8 @@ async fn fork(tx: &mut Tx, fork: &Fork, at: Timestamp) -> Done<bool> {
         "INSERT INTO runs (id, graph, graph_hash, queue, priority, labels, limit_usd, \
          limit_tokens, forked_from, forked_seq, checkpoint_seq, checkpoint_format, event_seq, \
          created_at, updated_at) \
-         SELECT $2, graph, graph_hash, $3, $4, $5, $6, $7, id, $8, 0, $9, 1, $10, $10 \
+         SELECT $2, graph, coalesce($11, graph_hash), $3, $4, $5, $6, $7, id, $8, 0, $9, 1, $10, \
+         $10 \
          FROM runs WHERE seq = $1 ON CONFLICT (id) DO NOTHING RETURNING seq",
     )
     .bind(from.seq)
@@ -150,6 +151,7 @@ async fn fork(tx: &mut Tx, fork: &Fork, at: Timestamp) -> Done<bool> {
     .bind(seq)
     .bind(i32::from(FORMAT))
     .bind(at.as_millis())
+    .bind(fork.graph.as_ref().map(|graph| &*graph.0))
     .fetch_optional(&mut *tx)
     .await?;
     let Some(run) = run else { return Ok(false) };

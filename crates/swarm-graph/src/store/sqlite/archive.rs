@@ -89,7 +89,8 @@ fn fork(tx: &Tx<'_>, fork: Fork, at: Timestamp) -> Done<bool> {
         "INSERT INTO runs (id, graph, graph_hash, queue, priority, labels, limit_usd, \
          limit_tokens, forked_from, forked_seq, checkpoint_seq, checkpoint_format, event_seq, \
          created_at, updated_at) \
-         SELECT ?2, graph, graph_hash, ?3, ?4, ?5, ?6, ?7, id, ?8, 0, ?9, 1, ?10, ?10 \
+         SELECT ?2, graph, coalesce(?11, graph_hash), ?3, ?4, ?5, ?6, ?7, id, ?8, 0, ?9, 1, ?10, \
+         ?10 \
          FROM runs WHERE seq = ?1",
         params![
             from.seq,
@@ -101,7 +102,8 @@ fn fork(tx: &Tx<'_>, fork: Fork, at: Timestamp) -> Done<bool> {
             fork.limit.tokens.map(amount),
             int(fork.seq),
             FORMAT,
-            at.as_millis()
+            at.as_millis(),
+            fork.graph.as_ref().map(|graph| &*graph.0)
         ],
     )?;
     let run = tx.last_row();
