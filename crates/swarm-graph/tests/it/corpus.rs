@@ -7,7 +7,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use swarm_core::checkpoint::{Checkpoint, Cursor, StepEnding, StepRecord};
+use swarm_core::event::Event;
 use swarm_core::port::clock::Entropy as _;
+use swarm_core::port::store::SignalKind;
 use swarm_graph::testkit::SeededEntropy;
 
 #[expect(unreachable_pub, reason = "the fuzz targets call them")]
@@ -112,4 +115,24 @@ fn no_expression_panics_or_takes_long() {
 #[test]
 fn no_stored_bytes_panic_or_take_long() {
     run("stored", targets::stored, 1500);
+}
+
+/// Files of the corpus that are what a store holds, of each kind that a run can wait in.
+#[test]
+fn what_this_release_stores_is_read() {
+    let corpus = corpus("stored");
+    let file = |name: &str| &corpus.iter().find(|(file, _)| file == name).expect("it is there").1;
+    let checkpoint: Checkpoint = serde_json::from_slice(file("checkpoint.json")).unwrap();
+    let doing: Vec<&str> =
+        checkpoint.cursor.places().iter().map(|place| place.doing.as_str()).collect();
+    assert_eq!(doing, ["due", "backoff", "answer", "child", "signal", "foreach"]);
+    let old: Cursor = serde_json::from_slice(file("old-cursor.json")).unwrap();
+    assert_eq!(old, Cursor::default());
+    let step: StepRecord = serde_json::from_slice(file("step.json")).unwrap();
+    assert!(matches!(step.ending, StepEnding::Output(_)));
+    assert!(serde_json::from_slice::<StepEnding>(file("failed.json")).is_ok());
+    assert!(serde_json::from_slice::<Event>(file("event.json")).is_ok());
+    for signal in ["signal.json", "child.json"] {
+        assert!(serde_json::from_slice::<SignalKind>(file(signal)).is_ok(), "{signal}");
+    }
 }

@@ -374,7 +374,7 @@ impl Rig {
         let is_told = |event: &Event| {
             let was_suspended = std::mem::replace(&mut is_suspended, false);
             is_suspended = suspends() && event.kind == EventKind::RUN_RELEASED;
-            !is_suspended && !(was_suspended && event.kind == EventKind::RUN_CLAIMED)
+            !(is_suspended || was_suspended && event.kind == EventKind::RUN_CLAIMED)
         };
         events
             .into_iter()

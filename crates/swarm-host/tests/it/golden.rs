@@ -43,8 +43,9 @@ async fn record(rig: &Rig) -> Vec<(String, Recording)> {
     rig.answer(json!({ "choice": "approve" })).await;
     rig.output().await;
     let mut recordings = Vec::new();
-    for run in rig.store.runs(&RunFilter::default()).await.unwrap() {
-        let recording = Recording::read(&*rig.store, &run.start.id).await.unwrap().unwrap();
+    for run in rig.store.runs(&RunFilter::default()).await.expect("it lives") {
+        let recording = Recording::read(&*rig.store, &run.start.id).await.expect("it lives");
+        let recording = recording.expect("it was listed");
         recordings.push((run.start.graph.to_string(), recording));
     }
     recordings
