@@ -43,6 +43,9 @@ impl EventKind {
     pub const NODE_STARTED: Self = Self(Cow::Borrowed("node.started"));
     /// A step finished; data: `ms`.
     pub const NODE_FINISHED: Self = Self(Cow::Borrowed("node.finished"));
+    /// A step's output was taken from the cache instead of running it; data: the `run` and `step`
+    /// that it comes from.
+    pub const NODE_CACHED: Self = Self(Cow::Borrowed("node.cached"));
     /// A step failed; data: the failure, `attempt`, `retry_at`.
     pub const NODE_FAILED: Self = Self(Cow::Borrowed("node.failed"));
     /// A failure was routed by `catch`; data: the failure, `to`.

@@ -350,6 +350,7 @@ impl Checker<'_> {
             defaults: &defaults,
             limits,
             pools: &pools,
+            graph: name.as_ref().map_or("", GraphName::as_str),
         };
         let drafts: Vec<node::Draft> =
             specs.iter().map(|(name, spec)| self.node(name, spec, &place)).collect();

@@ -262,6 +262,9 @@ impl Changes {
         if turn(old) != turn(new) {
             self.safe(format!("node `{name}` waits for its turn in another way"));
         }
+        if old.cache != new.cache {
+            self.safe(format!("what node `{name}` gives is kept in another way"));
+        }
         if ways(old) != ways(new) {
             self.safe(format!("node `{name}` leads on in another way"));
         }

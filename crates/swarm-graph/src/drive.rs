@@ -53,6 +53,8 @@ struct Attempt {
     context: Arc<NodeContext>,
     started_at: Timestamp,
     result: Result<Value, NodeError>,
+    /// Where its output is to be kept.
+    cache_key: Option<String>,
 }
 
 type Running = FuturesUnordered<BoxFuture<'static, Attempt>>;
@@ -406,7 +408,7 @@ impl<'e> Session<'e> {
     }
 
     async fn ended_attempt(&mut self, attempt: Attempt) -> store::Result<()> {
-        let Attempt { activation, context, started_at, result } = attempt;
+        let Attempt { activation, context, started_at, result, cache_key } = attempt;
         self.tokens.remove(&activation.step);
         let is_known =
             self.checkpoint.cursor.active.iter().any(|other| other.step == activation.step);
@@ -416,7 +418,12 @@ impl<'e> Session<'e> {
         }
         let now = self.engine.clock().now();
         let ending = match result {
-            Ok(output) => StepEnding::Output(Arc::new(output)),
+            Ok(output) => {
+                if let Some(key) = cache_key.filter(|_| context.is_pure()) {
+                    self.keep_output(&key, &activation, &output, now).await;
+                }
+                StepEnding::Output(Arc::new(output))
+            }
             Err(NodeError::Failed(failure)) => match self.after_failure(&activation, &failure, now)
             {
                 AfterFailure::Retry(until) => {

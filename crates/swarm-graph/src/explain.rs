@@ -100,6 +100,10 @@ impl Told<'_> {
             if let Some(most) = node.concurrency {
                 self.line(&format!("   At most {most} of it have begun at once."));
             }
+            if let Some(cache) = &node.cache {
+                let ttl = time(cache.ttl);
+                self.line(&format!("   What it gives is kept for {ttl}, for later runs as well."));
+            }
             if let Some(pool) = &node.pool {
                 let (name, most) = (&pool.name, pool.limit);
                 self.line(&format!(

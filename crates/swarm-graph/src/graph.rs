@@ -234,6 +234,7 @@ pub struct GraphNode {
     pub(crate) concurrency: Option<u32>,
     pub(crate) pool: Option<Pool>,
     pub(crate) is_deferred: bool,
+    pub(crate) cache: Option<Cache>,
 }
 
 impl GraphNode {
@@ -312,6 +313,12 @@ impl GraphNode {
         self.pool.as_ref()
     }
 
+    /// Whether its outputs are kept for later runs.
+    #[must_use]
+    pub fn cache(&self) -> Option<&Cache> {
+        self.cache.as_ref()
+    }
+
     /// Whether it begins only when nothing else of its graph is left to do.
     #[must_use]
     pub fn is_deferred(&self) -> bool {
@@ -323,6 +330,17 @@ impl GraphNode {
     pub fn when_any(&self) -> &[NodeName] {
         &self.when_any
     }
+}
+
+/// How the outputs of a node are kept for later runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cache {
+    /// How long.
+    pub ttl: Duration,
+    /// What an output is kept under; `None`: the node's input.
+    pub key: Option<Template>,
+    /// What must be the same besides: graph, node, kind, version of the kind, configuration.
+    pub(crate) scope: String,
 }
 
 /// A limit that all runs of a process share.

@@ -112,6 +112,7 @@ macro_rules! crash_point {
 }
 
 pub mod archive;
+pub mod cache;
 mod cancel;
 pub mod check;
 pub mod defect;

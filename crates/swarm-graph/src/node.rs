@@ -11,7 +11,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -38,6 +38,10 @@ use crate::live::Live;
 pub trait Node: Send + Sync + 'static {
     /// The name that `uses:` gives, such as `swarm/plan`.
     const KIND: &'static str;
+
+    /// To be raised when the same input gives another output than before: what a `cache` keeps of
+    /// lower versions is not used.
+    const VERSION: u32 = 1;
 
     /// What it does with information; the loader refuses graphs in which that could let a secret
     /// out, or acts without a person's leave.
@@ -150,6 +154,8 @@ pub struct NodeContext {
     journal: tokio::sync::Mutex<Option<HashMap<String, Entry>>>,
     asked: Mutex<Vec<Block>>,
     active_at: AtomicI64,
+    /// Whether it changed the world or asked a person: then its output is its own alone.
+    has_acted: AtomicBool,
 }
 
 impl fmt::Debug for NodeContext {
@@ -182,6 +188,7 @@ impl NodeContext {
             journal: tokio::sync::Mutex::new(None),
             asked: Mutex::new(Vec::new()),
             active_at: AtomicI64::new(now),
+            has_acted: AtomicBool::new(false),
         }
     }
 
@@ -336,6 +343,7 @@ impl NodeContext {
         A: FnOnce() -> AF,
         AF: Future<Output = Result<T, NodeError>>,
     {
+        self.has_acted.store(true, Ordering::Relaxed);
         if let Some(stored) = self.stored(key).await? {
             return self.decode(key, &stored);
         }
@@ -395,6 +403,7 @@ impl NodeContext {
         key: &str,
         ask: Ask,
     ) -> Result<(T, Answerer), NodeError> {
+        self.has_acted.store(true, Ordering::Relaxed);
         let id = BlockId::new(format!("{}.{}:{key}", self.scope.run, self.step))
             .map_err(|error| Failure::fatal("bad_key", error.to_string()))?;
         let block = match self.scope.store.block(&id).await? {
@@ -451,6 +460,11 @@ impl NodeContext {
     /// When the step last showed a sign of life: what an idle timeout is measured from.
     pub(crate) fn active_at(&self) -> Timestamp {
         Timestamp(self.active_at.load(Ordering::Relaxed))
+    }
+
+    /// Whether the attempt made no effect and asked nobody.
+    pub(crate) fn is_pure(&self) -> bool {
+        !self.has_acted.load(Ordering::Relaxed)
     }
 
     /// The questions that this attempt ran into.

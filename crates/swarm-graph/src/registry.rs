@@ -50,6 +50,8 @@ type Build = dyn Fn(Value) -> Result<Arc<dyn ErasedNode>, String> + Send + Sync;
 pub struct Kind {
     /// Its name.
     pub name: &'static str,
+    /// The version of what it does.
+    pub version: u32,
     /// The schema of `config:`.
     pub config_schema: Value,
     /// The schema of `with:`.
@@ -117,6 +119,7 @@ impl Registry {
         };
         let kind = Kind {
             name: N::KIND,
+            version: N::VERSION,
             config_schema: schema_of::<N::Config>(),
             input_schema: schema_of::<N::Input>(),
             output_schema: schema_of::<N::Output>(),

@@ -231,8 +231,18 @@ record! {
         optional concurrency: Spanned<u32>,
         /// With `uses`: the pool of `limits.pools` in which its attempts take a place.
         optional pool: Spanned<String>,
+        /// With `uses`: its output is kept, and taken by later runs instead of running it.
+        optional cache: CacheSpec,
         /// Whether it begins only when nothing else of its graph is left to do.
         optional defer: bool,
+    }
+
+    /// How long an output is kept, and under what.
+    struct CacheSpec("`cache`") {
+        /// How long.
+        required ttl: Time,
+        /// What it is kept under, with expressions; without this key, the node's input.
+        optional key: Raw,
     }
 
     /// A run of another graph: a child run, or inside this one.

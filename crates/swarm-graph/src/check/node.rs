@@ -9,6 +9,7 @@ mod work;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde_json::json;
 use swarm_core::id::{ChannelName, NodeName};
 
 use super::policies::{Defaults, Policies};
@@ -17,7 +18,7 @@ use super::value::{Wanted, hold_type, value, whole};
 use super::{Checker, failure_type};
 use crate::defect::{Code, suggest};
 use crate::expr::{Env, Template, Type};
-use crate::graph::{Foreach, GraphNode, Limits, OnError, Pool, Retry, Timeouts};
+use crate::graph::{Cache, Foreach, GraphNode, Limits, OnError, Pool, Retry, Timeouts};
 use crate::signal::Signals;
 use crate::spec::read::{Entries, Raw, Record as _};
 use crate::spec::yaml::{Span, Spanned};
@@ -44,6 +45,8 @@ pub(super) struct Place<'p> {
     pub(super) defaults: &'p Defaults,
     pub(super) limits: Limits,
     pub(super) pools: &'p [Pool],
+    /// The name of the graph.
+    pub(super) graph: &'p str,
 }
 
 /// What could be made of a node.
@@ -153,6 +156,7 @@ impl Checker<'_> {
             self.bounded(most, PARALLEL_MAX, "`concurrency`");
             most.value
         });
+        let cache = self.cache(name, spec, &before_result(&inner), place);
         let is_deferred = spec.defer.unwrap_or(false);
         let clean = self.report.errors() == before;
         let node = node_name.zip(work).zip(exits).filter(|_| clean).map(|((name, work), exits)| {
@@ -174,6 +178,7 @@ impl Checker<'_> {
                 concurrency,
                 pool,
                 is_deferred,
+                cache,
             }
         });
         let (name, at) = (name.value.clone(), name.at);
@@ -211,7 +216,9 @@ impl Checker<'_> {
             self.report.error(Code::KeyClash, spec.key_at("defer"), message).help =
                 Some("a race begins with the first arrival: defer the node behind it".to_owned());
         }
-        for (key, needed) in [("config", "uses"), ("with", "uses"), ("pool", "uses")] {
+        for (key, needed) in
+            [("config", "uses"), ("with", "uses"), ("pool", "uses"), ("cache", "uses")]
+        {
             if spec.has(key) && !spec.has(needed) && works.iter().any(|work| spec.has(work)) {
                 let message = format!("`{key}` is only for a node with `{needed}`");
                 let help = (key == "with" && spec.has("run"))
@@ -245,6 +252,24 @@ impl Checker<'_> {
             self.report.error(Code::KeyClash, spec.key_at(key), message).help =
                 Some(format!("give its nodes a `{key}`"));
         }
+    }
+
+    fn cache(
+        &mut self,
+        name: &Spanned<String>,
+        spec: &NodeSpec,
+        env: &Env,
+        place: &Place<'_>,
+    ) -> Option<Cache> {
+        let cache = spec.cache.as_ref()?;
+        let kind = self.registry.kind(&spec.uses.as_ref()?.value)?;
+        let key = cache
+            .key
+            .as_ref()
+            .and_then(|raw| value(self.report, &raw.0, env, &Wanted::ty(Type::Dyn), "cache.key"));
+        let config = spec.config.as_ref().map(|raw| raw.0.to_json());
+        let scope = json!([place.graph, name.value, kind.name, kind.version, config]).to_string();
+        Some(Cache { ttl: cache.ttl?.0, key, scope })
     }
 
     fn pool(&mut self, spec: &NodeSpec, place: &Place<'_>) -> Option<Pool> {

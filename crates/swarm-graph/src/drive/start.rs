@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use swarm_core::checkpoint::{Activation, Patience, Phase, StepEnding};
+use swarm_core::checkpoint::{Activation, Patience, Phase, StepEnding, StepRecord};
 use swarm_core::escalation::{Ask, Block};
 use swarm_core::event::{EventKind, NewEvent};
 use swarm_core::failure::Failure;
@@ -18,11 +18,13 @@ use swarm_core::id::{BlockId, GraphName, QueueName};
 use swarm_core::port::clock::Clock;
 use swarm_core::port::store;
 use swarm_core::run::{NewRun, Parent};
+use swarm_core::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::rest::started_event;
 use super::{Attempt, STOP_GRACE, Session, Started};
-use crate::graph::{Gate, Graph, GraphNode, Work};
+use crate::cache::{self, Kept};
+use crate::graph::{Cache, Gate, Graph, GraphNode, Work};
 use crate::library::{check_input, limit_of};
 use crate::node::{NodeContext, NodeError};
 use crate::plan::{self, Ended, Ending};
@@ -76,7 +78,23 @@ impl Session<'_> {
             Work::Uses { node: code, input, .. } => {
                 let input =
                     input.render(&scope).map_err(|e| expression_failure(&place("with"), &e))?;
-                Ok(Started::Running(self.attempt(node, code.clone(), activation.clone(), input)))
+                let cache_key = match &node.cache {
+                    Some(Cache { key: Some(key), .. }) => Some(
+                        key.render(&scope)
+                            .map_err(|e| expression_failure(&place("cache.key"), &e))?,
+                    ),
+                    Some(Cache { key: None, .. }) => Some(input.clone()),
+                    None => None,
+                };
+                let cache_key = node.cache.as_ref().zip(cache_key);
+                let cache_key = cache_key.map(|(cache, value)| cache::key(cache, &value));
+                if let Some(key) = &cache_key
+                    && let Some(output) = self.kept_output(key, activation).await
+                {
+                    return Ok(Started::Ended(StepEnding::Output(output)));
+                }
+                let activation = activation.clone();
+                Ok(Started::Running(self.attempt(node, code.clone(), activation, input, cache_key)))
             }
             Work::Run { graph, queue, input, detach, labels } => {
                 let input = input
@@ -107,6 +125,47 @@ impl Session<'_> {
                 self.start_gate(activation, ask, gate).await
             }
         }
+    }
+
+    /// The output that another step left for this one, told as a step that took no time.
+    async fn kept_output(&mut self, key: &str, activation: &Activation) -> Option<Arc<Value>> {
+        let now = self.engine.clock().now();
+        let kept = cache::find(self.engine.store().as_ref(), key, now).await?;
+        let data = json!({ "run": kept.run, "step": kept.step });
+        let step = &activation.step;
+        self.pending.events.push(NewEvent::step(EventKind::NODE_CACHED, step, data));
+        let data = json!({ "ms": 0 });
+        self.pending.events.push(NewEvent::step(EventKind::NODE_FINISHED, step, data));
+        let output = Arc::new(kept.output);
+        self.pending.steps.push(StepRecord {
+            step: step.clone(),
+            node: activation.node.clone(),
+            seq: self.checkpoint.seq,
+            attempt: activation.attempts + 1,
+            ending: StepEnding::Output(output.clone()),
+            started_at: now,
+            ended_at: now,
+        });
+        Some(output)
+    }
+
+    /// Leaves an output for later steps.
+    pub(super) async fn keep_output(
+        &self,
+        key: &str,
+        activation: &Activation,
+        output: &Value,
+        now: Timestamp,
+    ) {
+        let node = self.graph.at(&activation.node);
+        let Some(cache) = node.and_then(|node| node.cache.as_ref()) else { return };
+        let kept = Kept {
+            expires_at: cache::expires_at(cache, now),
+            run: self.run.start.id.clone(),
+            step: activation.step.clone(),
+            output: output.clone(),
+        };
+        cache::keep(self.engine.store().as_ref(), key, kept).await;
     }
 
     /// Begins to run a graph inside this run.
@@ -223,6 +282,7 @@ impl Session<'_> {
         code: Arc<dyn ErasedNode>,
         activation: Activation,
         input: Value,
+        cache_key: Option<String>,
     ) -> BoxFuture<'static, Attempt> {
         let cancelled = self.stop.child_token();
         self.tokens.insert(activation.step.clone(), cancelled.clone());
@@ -250,7 +310,8 @@ impl Session<'_> {
                 place = place => place,
                 () = cancelled.cancelled() => {
                     let result = Err(NodeError::Cancelled);
-                    return Attempt { started_at: clock.now(), activation, context, result };
+                    let started_at = clock.now();
+                    return Attempt { activation, context, started_at, result, cache_key };
                 }
             };
             context.touch();
@@ -264,7 +325,7 @@ impl Session<'_> {
             };
             // What the node started must not outlive the attempt.
             cancelled.cancel();
-            Attempt { activation, context, started_at, result }
+            Attempt { activation, context, started_at, result, cache_key }
         })
     }
 }

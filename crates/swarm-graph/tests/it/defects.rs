@@ -104,7 +104,7 @@ error[unknown-key]: a node has no key `nxt`
    |
 23 |     nxt: $end
    |     ^^^
-   = help: perhaps `next`; known: catch, concurrency, config, defer, foreach, gate, next, pool, retry, routes, run, set, …
+   = help: perhaps `next`; known: cache, catch, concurrency, config, defer, foreach, gate, next, pool, retry, routes, run, …
 
 error[unknown-channel]: the state has no channel `verdct`
   --> g.yaml:27:12
@@ -192,7 +192,7 @@ fn unknown_and_repeated_keys_and_wrong_types_do_not_hide_each_other() {
     insta::assert_snapshot!(nodes(text.trim_start_matches('\n')), @r#"
 parallel-writers 14:11 the items of `start` write channel `verdict` at the same time (give the channel a reducer that takes several, such as `append`, or join the ways first)
 duplicate-key 15:5 the key `uses` is there twice
-unknown-key 16:5 a node has no key `nexd` (perhaps `next`; known: catch, concurrency, config, defer, foreach, gate, next, pool, retry, routes, run, set, …)
+unknown-key 16:5 a node has no key `nexd` (perhaps `next`; known: cache, catch, concurrency, config, defer, foreach, gate, next, pool, retry, routes, run, …)
 bad-value 17:14 `timeout` is a text, not a mapping (write a mapping with run, idle)
 bad-value 18:20 expected an expression such as `"${{ state.done }}"`, found a number
 bad-name 18:27 `input` cannot be the name of an item (write letters, digits or `_`, and none of input, state, run, output, answer, signal, error)
@@ -200,7 +200,7 @@ unknown-key 18:34 `foreach` has no key `max_paralel` (perhaps `max_parallel`; kn
 bad-value 18:64 expected a whole number, found a text
 bad-value 18:80 `skip` is none of the words allowed here (known: collect, fail, ignore)
 bad-value 19:11 the list is empty
-bad-value 20:8 a node is a list, not a mapping (write a mapping with uses, run, wait, gate, config, with, set, next, routes, foreach, catch, retry, timeout, when_all, when_any, concurrency, pool, defer)
+bad-value 20:8 a node is a list, not a mapping (write a mapping with uses, run, wait, gate, config, with, set, next, routes, foreach, catch, retry, timeout, when_all, when_any, concurrency, pool, cache, defer)
 bad-name 21:3 a key must be a text, found a number (put it in quotes)
 "#);
 }

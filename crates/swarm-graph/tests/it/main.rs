@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod archive;
+mod cached;
 mod corpus;
 mod crash;
 mod defects;
