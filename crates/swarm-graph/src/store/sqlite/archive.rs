@@ -26,7 +26,7 @@ use super::{Done, SqliteStore, checkpoint, commit, prune};
 #[async_trait]
 impl Archive for SqliteStore {
     async fn fork(&self, fork: Fork, at: Timestamp) -> Result<bool> {
-        self.write(move |tx| self::fork(tx, fork, at)).await
+        self.write(move |tx| self::fork(tx, &fork, at)).await
     }
 
     async fn edit(&self, edit: Edit, at: Timestamp) -> std::result::Result<u64, EditError> {
@@ -74,17 +74,17 @@ fn find(tx: &Tx<'_>, run: &RunId) -> Done<Found> {
 }
 
 fn exists(tx: &Tx<'_>, run: &RunId) -> Done<bool> {
-    Ok(tx.one("SELECT EXISTS (SELECT 1 FROM runs WHERE id = ?1)", params![run.as_str()], scalar)?)
+    tx.one("SELECT EXISTS (SELECT 1 FROM runs WHERE id = ?1)", params![run.as_str()], scalar)
 }
 
-fn fork(tx: &Tx<'_>, fork: Fork, at: Timestamp) -> Done<bool> {
+fn fork(tx: &Tx<'_>, fork: &Fork, at: Timestamp) -> Done<bool> {
     let from = find(tx, &fork.from)?;
     if exists(tx, &fork.id)? {
         return Ok(false);
     }
     let first = checkpoint::read(tx, &fork.from, from.seq, int(fork.seq))?;
     let first = first.ok_or_else(|| rules::no_checkpoint(&fork.from, fork.seq))?;
-    rules::check_fork(&fork, from.record.status, from.last, &first.cursor)?;
+    rules::check_fork(fork, from.record.status, from.last, &first.cursor)?;
     tx.execute(
         "INSERT INTO runs (id, graph, graph_hash, queue, priority, labels, limit_usd, \
          limit_tokens, forked_from, forked_seq, checkpoint_seq, checkpoint_format, event_seq, \
@@ -119,7 +119,7 @@ fn fork(tx: &Tx<'_>, fork: Fork, at: Timestamp) -> Done<bool> {
         CheckpointWrite { seq: 0, cursor: first.cursor.begun_anew(), deltas: deltas.collect() };
     let on = checkpoint::On { run: &fork.id, run_seq: run };
     checkpoint::write(tx, on, &Written::new(write)?, None, at)?;
-    tell(tx, on, 0, rules::forked(&fork), at)?;
+    tell(tx, on, 0, rules::forked(fork), at)?;
     copy_entries(tx, from.seq, run, int(fork.seq), &first.cursor)?;
     Ok(true)
 }

@@ -67,7 +67,7 @@ pub(super) fn let_go(
 
 /// Parks a run, or makes it ready if a signal that was not seen is there; says which.
 fn park(tx: &Tx<'_>, run: i64, wake_at: Option<Timestamp>, seen: u64) -> Done<bool> {
-    Ok(tx.one(
+    tx.one(
         "WITH unseen (there) AS (SELECT EXISTS \
            (SELECT 1 FROM signals WHERE run = ?1 AND taken_at IS NULL AND id > ?3)) \
          UPDATE runs SET lease_owner = NULL, lease_until = NULL, \
@@ -75,7 +75,7 @@ fn park(tx: &Tx<'_>, run: i64, wake_at: Option<Timestamp>, seen: u64) -> Done<bo
          FROM unseen WHERE seq = ?1 RETURNING status = 'ready'",
         params![run, wake_at.map(Timestamp::as_millis), int(seen)],
         scalar,
-    )?)
+    )
 }
 
 fn end(tx: &Tx<'_>, run: i64, status: RunStatus, at: Timestamp) -> Done<()> {

@@ -60,7 +60,7 @@ fn wake(tx: &Tx<'_>, runs: &str, at: Timestamp, woken: &mut Woken) -> Done<()> {
 
 /// The runs above this one, nearest first.
 pub(super) fn ancestors(tx: &Tx<'_>, run: i64) -> Done<Vec<i64>> {
-    Ok(tx.all(
+    tx.all(
         "WITH RECURSIVE up (seq, depth) AS ( \
            SELECT parent, 1 FROM runs WHERE seq = ?1 AND parent IS NOT NULL \
            UNION ALL \
@@ -69,12 +69,12 @@ pub(super) fn ancestors(tx: &Tx<'_>, run: i64) -> Done<Vec<i64>> {
          SELECT seq FROM up ORDER BY depth",
         params![run],
         scalar,
-    )?)
+    )
 }
 
 /// The runs that this one started, oldest first.
 pub(super) fn children(tx: &Tx<'_>, run: i64) -> Done<Vec<i64>> {
-    Ok(tx.all("SELECT seq FROM runs WHERE parent = ?1 ORDER BY seq", params![run], scalar)?)
+    tx.all("SELECT seq FROM runs WHERE parent = ?1 ORDER BY seq", params![run], scalar)
 }
 
 /// The number of a run.
