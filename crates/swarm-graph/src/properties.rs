@@ -84,15 +84,18 @@ fn graph(concurrency: u32, parallel: u32) -> Graph {
     let mut text = format!(
         "dsl: 1\ngraph: {{ name: g, version: 1.0.0 }}\nlimits: {{ concurrency: {concurrency} }}\nentry: start\nnodes:\n"
     );
-    text +=
-        &format!("  start: {{ wait: {{ timeout: 1s }}, next: [{}, l0, l1] }}\n", names.join(", "));
-    for name in names {
-        text += &format!("  {name}: {{ wait: {{ timeout: 1s }}, next: $end }}\n");
+    let mut node = |name: &str, rest: &str| {
+        text.extend(["  ", name, ": { ", rest, " }\n"]);
+    };
+    let all = names.join(", ");
+    node("start", &format!("wait: {{ timeout: 1s }}, next: [{all}, l0, l1]"));
+    for name in &names {
+        node(name, "wait: { timeout: 1s }, next: $end");
     }
     for name in ["l0", "l1"] {
-        text += &format!(
-            "  {name}: {{ foreach: {{ in: \"${{{{ [1, 2] }}}}\", as: item, max_parallel: {parallel} }}, wait: {{ timeout: 1s }}, next: $end }}\n"
-        );
+        let each =
+            format!("foreach: {{ in: \"${{{{ [1, 2] }}}}\", as: item, max_parallel: {parallel} }}");
+        node(name, &format!("{each}, wait: {{ timeout: 1s }}, next: $end"));
     }
     check::load_text(&text, &Registry::new()).unwrap_or_else(|defects| panic!("{defects}"))
 }

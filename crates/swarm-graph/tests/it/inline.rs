@@ -288,7 +288,7 @@ nodes:
     catch: [ { when: "${{ error.class == 'bad' }}", to: after, set: { log: ["caught"] } } ]
   after: { uses: test/put, with: { log: ["after"] }, next: $end }
 "#,
-        &[broken.clone()],
+        std::slice::from_ref(&broken),
     );
     assert_eq!(output(&caught.finish(json!({})).await)["log"], json!(["caught", "after"]));
     let (failed, _) = rig(

@@ -24,7 +24,7 @@ const INPUT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Runs the command.
 ///
 /// # Errors
-/// [`Usage`](super::Usage) for a graph, an input or a label that cannot be meant; the store's
+/// [`Usage`] for a graph, an input or a label that cannot be meant; the store's
 /// failure.
 pub async fn run(host: &Host, out: Out, given: &cli::Start) -> Result<()> {
     let input = input(host.settings().environment().current_dir(), &given.input)?;
