@@ -216,6 +216,15 @@ fn workloads() -> Vec<Workload> {
         |name, nodes, input, kind, runs, steps| Workload { name, nodes, input, kind, runs, steps };
     vec![
         load("chain of 4", chain(), none(), Kind::Alone, [2000, 200], 4),
+        // A key behind the nodes is one of the graph.
+        load(
+            "exit: chain of 4",
+            chain() + "durability: exit\n",
+            none(),
+            Kind::Alone,
+            [2000, 200],
+            4,
+        ),
         load("loop of 1000, growing", growing(1000), none(), Kind::Alone, [2, 1], 1000),
         load("fan-out to 100", fan_out(), json!({ "items": items }), Kind::Alone, [40, 10], 101),
         load("ask and answer", ask(), none(), Kind::Ask, [1000, 100], 2),

@@ -29,7 +29,7 @@ use self::inline::Around;
 use crate::defect::report::Report;
 use crate::defect::{Code, Defects, suggest};
 use crate::expr::{Env, Type};
-use crate::graph::{Graph, GraphNode, GraphOutput, Race};
+use crate::graph::{Durability, Graph, GraphNode, GraphOutput, Race};
 use crate::registry::Registry;
 use crate::spec::read::Read as _;
 use crate::spec::yaml::{Span, Yaml, parse};
@@ -403,6 +403,7 @@ impl Checker<'_> {
                 .collect::<Option<_>>()?,
             has_races,
             has_inline,
+            durability: spec.durability.map_or_else(Durability::default, |word| word.0),
             has_turns,
             nodes,
             topology,

@@ -99,6 +99,9 @@ impl Changes {
                 "a run that has used more than a lower limit is refused",
             );
         }
+        if old.durability != new.durability {
+            self.safe("the place of a run is stored at other moments".to_owned());
+        }
         if old.budget != new.budget {
             self.safe("the budget changed; a live run keeps its own".to_owned());
         }

@@ -17,7 +17,9 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::{Value, json};
-use swarm_core::checkpoint::{Activation, ChannelDelta, Checkpoint, Phase, StepEnding, StepRecord};
+use swarm_core::checkpoint::{
+    Activation, ChannelDelta, Checkpoint, Cursor, Phase, StepEnding, StepRecord,
+};
 use swarm_core::escalation::Block;
 use swarm_core::event::{EventKind, NewEvent};
 use swarm_core::failure::Failure;
@@ -29,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Control, Driven, Engine};
 use crate::first::{FIRST_WITHIN, First};
-use crate::graph::{Graph, OnExceed};
+use crate::graph::{Durability, Graph, OnExceed};
 use crate::node::{NodeContext, NodeError, RunScope};
 use crate::plan::{self, AfterFailure, Ending, RunFacts};
 use crate::settle;
@@ -94,6 +96,8 @@ pub(crate) struct Session<'e> {
     has_looked: bool,
     /// What the first commit of a new run brings besides.
     opening: Option<Opening>,
+    /// Supersteps that are over and not stored yet.
+    held: Option<Held>,
     /// Whether a former claim may have stored questions and children of this superstep.
     may_repeat: bool,
     control: Control,
@@ -105,6 +109,15 @@ struct Opening {
     events: Vec<NewEvent>,
     /// From when on it does not wait for the end of the superstep.
     due_at: Timestamp,
+}
+
+/// What supersteps came to that are not stored yet: with `durability: exit`.
+struct Held {
+    /// The place after the last of them.
+    cursor: Cursor,
+    deltas: Vec<ChannelDelta>,
+    steps: Vec<StepRecord>,
+    events: Vec<NewEvent>,
 }
 
 #[derive(Default)]
@@ -182,6 +195,7 @@ impl<'e> Session<'e> {
             tokens: BTreeMap::new(),
             has_looked: false,
             opening,
+            held: None,
             may_repeat: !is_new,
             control,
         }
@@ -534,7 +548,8 @@ impl<'e> Session<'e> {
     /// record, block or child is found again under its name.
     async fn commit_early(&mut self) -> store::Result<()> {
         let pending = &mut self.pending;
-        if pending.steps.is_empty() && pending.blocks.is_empty() && pending.children.is_empty() {
+        let may_wait = pending.steps.is_empty() || self.graph.durability == Durability::Exit;
+        if may_wait && pending.blocks.is_empty() && pending.children.is_empty() {
             return Ok(());
         }
         let commit = Commit {
@@ -550,8 +565,36 @@ impl<'e> Session<'e> {
         Ok(())
     }
 
+    /// Writes a commit, and before it what is held back of the supersteps before.
+    async fn commit(&mut self, commit: Commit) -> store::Result<()> {
+        if commit.checkpoint.is_none() {
+            self.store_held().await?;
+        }
+        self.write(commit).await
+    }
+
+    /// Stores what is held back; what has happened since stays for the next commit.
+    async fn store_held(&mut self) -> store::Result<()> {
+        let Some(held) = self.held.take() else { return Ok(()) };
+        self.checkpoint.seq += 1;
+        let commit = Commit {
+            checkpoint: Some(CheckpointWrite {
+                seq: self.checkpoint.seq,
+                cursor: held.cursor,
+                deltas: held.deltas,
+            }),
+            steps: held.steps,
+            events: held.events,
+            ..self.empty_commit()
+        };
+        crash_point!("held:before-commit");
+        self.write(commit).await?;
+        crash_point!("held:after-commit");
+        Ok(())
+    }
+
     /// Writes a commit, and the start of the run with it if that is not stored yet.
-    async fn commit(&mut self, mut commit: Commit) -> store::Result<()> {
+    async fn write(&mut self, mut commit: Commit) -> store::Result<()> {
         if let Some(opening) = self.opening.take() {
             commit.first = Some(opening.checkpoint);
             commit.events.splice(..0, opening.events);

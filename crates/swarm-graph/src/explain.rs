@@ -15,7 +15,8 @@ use serde_json::Value;
 
 use crate::expr::{Piece, Template};
 use crate::graph::{
-    Catch, Exits, Gate, Graph, GraphNode, OnError, OnExceed, Retry, Target, Timeouts, Work,
+    Catch, Durability, Exits, Gate, Graph, GraphNode, OnError, OnExceed, Retry, Target, Timeouts,
+    Work,
 };
 use crate::signal;
 
@@ -339,6 +340,11 @@ impl Told<'_> {
             None => {
                 self.line("- It has no budget of its own; that of the run that started it holds.")
             }
+        }
+        if self.graph.durability == Durability::Exit {
+            self.line(
+                "- After a crash, the steps since it last rested, asked or did something outside are run again.",
+            );
         }
         let limits = self.graph.limits;
         self.line(&format!(

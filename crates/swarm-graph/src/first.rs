@@ -1,7 +1,7 @@
-//! Whether a run's first checkpoint is stored.
+//! Whether the checkpoint that a superstep began from is stored.
 //!
-//! It rides in the first commit, which saves a transaction for each run whose first superstep is
-//! short. What a newcomer gets wrong: only the session stores it. A step that writes by itself, as
+//! The first one rides in the first commit, which saves a transaction for each run whose first
+//! superstep is short; with `durability: exit` later ones are held back, too. What a newcomer gets wrong: only the session stores it. A step that writes by itself, as
 //! the journal and `emit` do, asks for it and waits, so that the start of the run is always told
 //! before what happens in it.
 
@@ -19,7 +19,7 @@ enum Stage {
     Stored,
 }
 
-/// Tells the session that the first checkpoint is wanted, and the steps that it is there.
+/// Tells the session that the checkpoint is wanted, and the steps that it is there.
 #[derive(Debug)]
 pub(crate) struct First(watch::Sender<Stage>);
 
@@ -31,6 +31,11 @@ impl First {
     /// Says that it is there.
     pub(crate) fn set_stored(&self) {
         self.0.send_replace(Stage::Stored);
+    }
+
+    /// Says that there is a newer one, which is not.
+    pub(crate) fn set_unstored(&self) {
+        self.0.send_replace(Stage::Unstored);
     }
 
     /// Asks for it, without waiting.

@@ -38,6 +38,7 @@ pub struct Graph {
     pub(crate) nodes: IndexMap<NodeName, GraphNode>,
     pub(crate) entry: NodeName,
     pub(crate) limits: Limits,
+    pub(crate) durability: Durability,
     pub(crate) budget: Option<Budget>,
     pub(crate) races: Vec<Race>,
     /// Whether it, or a graph inside it, has a race.
@@ -545,6 +546,17 @@ pub struct Budget {
     pub wall: Option<Duration>,
     /// What happens when it is used up.
     pub on_exceed: OnExceed,
+}
+
+/// When the place of a run is stored.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Durability {
+    /// After every superstep.
+    #[default]
+    Sync,
+    /// When the run rests, asks, starts another or takes a signal, and before a step writes to
+    /// its journal or tells of something. After a crash the supersteps since then are run again.
+    Exit,
 }
 
 /// What happens when a budget is used up.

@@ -17,7 +17,7 @@ use swarm_core::failure::Failure;
 use swarm_core::id::StepId;
 
 use self::level::Level;
-pub(crate) use self::update::apply;
+pub(crate) use self::update::{apply, join};
 use crate::expr;
 use crate::frame;
 use crate::graph::{Graph, GraphNode};

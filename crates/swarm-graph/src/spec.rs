@@ -15,7 +15,7 @@ use self::read::{
 use self::yaml::{Span, Spanned, Yaml};
 use crate::defect::report::Report;
 use crate::defect::{Code, suggest};
-use crate::graph::{OnError, OnExceed};
+use crate::graph::{Durability, OnError, OnExceed};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use std::borrow::Cow;
 
@@ -46,6 +46,9 @@ record! {
         optional defaults: DefaultsSpec,
         /// The bounds of a run.
         optional limits: LimitsSpec,
+        /// When the place of a run is stored: after every superstep (`sync`, as without this
+        /// key), or only when it must be (`exit`): after a crash, more is run again.
+        optional durability: DurabilityWord,
         /// The node where a run begins.
         required entry: Spanned<String>,
         /// The nodes, by name.
@@ -339,6 +342,12 @@ words! {
     enum OnExceedWord for OnExceed {
         "escalate" => OnExceed::Escalate,
         "fail" => OnExceed::Fail,
+    }
+
+    /// When the place of a run is stored.
+    enum DurabilityWord for Durability {
+        "sync" => Durability::Sync,
+        "exit" => Durability::Exit,
     }
 
     /// Why a person is needed.

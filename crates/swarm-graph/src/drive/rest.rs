@@ -16,9 +16,10 @@ use swarm_core::port::store::{
 use swarm_core::run::RunStatus;
 use swarm_core::time::Timestamp;
 
-use super::{Opening, Session, WAIT_IN_PLACE};
+use super::{Held, Opening, Pending, Session, WAIT_IN_PLACE};
 use crate::cancel;
 use crate::engine::Driven;
+use crate::graph::Durability;
 use crate::plan;
 use crate::settle::{self, Next};
 use crate::turn;
@@ -34,7 +35,15 @@ impl Session<'_> {
             .iter()
             .map(|activation| activation.step.clone())
             .collect();
-        let deltas = std::mem::take(&mut self.pending.deltas);
+        let mut deltas = self.held.as_mut().map(|held| std::mem::take(&mut held.deltas));
+        let deltas = match &mut deltas {
+            None => std::mem::take(&mut self.pending.deltas),
+            Some(held) => {
+                let newer = std::mem::take(&mut self.pending.deltas);
+                settle::join(held, newer, &self.checkpoint.state);
+                std::mem::take(held)
+            }
+        };
         let settled =
             settle::settle(&self.graph, &self.facts, &mut self.checkpoint, endings, deltas);
         for step in settled.lost {
@@ -62,12 +71,28 @@ impl Session<'_> {
         };
         let cursor = &mut self.checkpoint.cursor;
         cursor.patience.retain(|step, _| cursor.active.iter().any(|other| other.step == *step));
-        let is_dirty = std::mem::take(&mut self.is_dirty);
+        let is_dirty = std::mem::take(&mut self.is_dirty) || self.held.is_some();
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.settled_events.append(&mut pending.events);
+        if let Some(held) = self.held.take() {
+            pending.steps.splice(..0, held.steps);
+            pending.settled_events.splice(..0, held.events);
+        }
+        if driven.is_none() && self.may_hold(&pending) {
+            self.held = Some(Held {
+                cursor: self.checkpoint.cursor.clone(),
+                deltas: settled.deltas,
+                steps: pending.steps,
+                events: pending.settled_events,
+            });
+            self.scope.first.set_unstored();
+            self.may_repeat = false;
+            self.wait_in_place().await;
+            return Ok(None);
+        }
         if is_dirty {
             self.checkpoint.seq += 1;
         }
-        let mut pending = std::mem::take(&mut self.pending);
-        pending.settled_events.append(&mut pending.events);
         let commit = Commit {
             checkpoint: is_dirty.then(|| CheckpointWrite {
                 seq: self.checkpoint.seq,
@@ -94,19 +119,42 @@ impl Session<'_> {
         Ok(driven)
     }
 
+    /// Whether a superstep need not be stored yet: nobody else is told anything by it.
+    fn may_hold(&self, pending: &Pending) -> bool {
+        self.graph.durability == Durability::Exit
+            && pending.blocks.is_empty()
+            && pending.withdrawn.is_empty()
+            && pending.children.is_empty()
+            && pending.taken.is_empty()
+            && pending.outgoing.is_empty()
+    }
+
     /// Returns when the start of the run shall wait no longer for the end of the superstep; never,
     /// once it is stored.
     pub(super) async fn opening_due(&self) {
-        let Some(opening) = &self.opening else { return std::future::pending().await };
+        let due_at = match (&self.opening, &self.held) {
+            (Some(opening), None) => Some(opening.due_at),
+            (_, Some(_)) => None,
+            (None, None) => return std::future::pending().await,
+        };
         let clock = self.engine.clock();
+        let due = async {
+            match due_at {
+                Some(due_at) => clock.sleep(due_at.since(clock.now())).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = self.scope.first.wanted() => {}
-            () = clock.sleep(opening.due_at.since(clock.now())) => {}
+            () = due => {}
         }
     }
 
-    /// Stores the start of the run by itself.
+    /// Stores the start of the run, or what is held back of it, by itself.
     pub(super) async fn store_opening(&mut self) -> store::Result<()> {
+        if self.held.is_some() {
+            return self.store_held().await;
+        }
         self.commit(self.empty_commit()).await?;
         crash_point!("drive:first-stored");
         Ok(())

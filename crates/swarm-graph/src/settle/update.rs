@@ -100,6 +100,13 @@ pub(crate) fn apply(
     })
 }
 
+/// Puts newer deltas behind older ones.
+pub(crate) fn join(older: &mut Vec<ChannelDelta>, newer: Vec<ChannelDelta>, state: &State) {
+    for ChannelDelta { channel, change } in newer {
+        add_delta(older, state, channel, change);
+    }
+}
+
 /// A channel has one delta a superstep: a second change of the same kind joins the first, any
 /// other makes it the whole value.
 pub(super) fn add_delta(

@@ -20,6 +20,8 @@ pub const CRASH_POINTS: &[&str] = &[
     "run:created",
     "claim:claimed",
     "drive:first-stored",
+    "held:before-commit",
+    "held:after-commit",
     "drive:signals-read",
     "step:ended",
     "early:before-commit",

@@ -76,12 +76,27 @@ impl Disk for Schema {
 }
 
 fn library(world: &World) -> Library {
+    loaded(world, "")
+}
+
+/// With what each graph opens with.
+fn loaded(world: &World, head: &str) -> Library {
     let registry = registry(world);
-    let graphs = [graph(MAIN, &registry), graph_named("child", CHILD, &registry)];
+    let [main, child] = [MAIN, CHILD].map(|text| format!("{head}{text}"));
+    let graphs = [graph(&main, &registry), graph_named("child", &child, &registry)];
     graphs.into_iter().fold(Library::new(registry), Library::with)
 }
 
 fn all_that_is_durable() -> CrashTest<'static> {
+    of_main(library)
+}
+
+/// The same, stored only when it must be.
+fn held_back() -> CrashTest<'static> {
+    of_main(|world| loaded(world, "durability: exit\n"))
+}
+
+fn of_main(library: fn(&World) -> Library) -> CrashTest<'static> {
     let is_of_node = |block: &Block| block.id.as_str().contains(':');
     crash_everywhere("main", json!({}), library)
         .answering(move |block| json!({ "choice": if is_of_node(block) { "a" } else { "on" } }))
@@ -94,7 +109,7 @@ fn created_claimed() -> CrashTest<'static> {
 }
 
 #[expect(clippy::print_stdout, reason = "the figures are what the run is for")]
-fn check(reports: &[Report; 2], is_of_store: impl Fn(&str) -> bool) {
+fn check(reports: &[Report; 3], is_of_store: impl Fn(&str) -> bool) {
     reports.iter().for_each(|report| println!("{report}"));
     let is_reached = |point: &str| reports.iter().any(|report| report.points.contains_key(point));
     let never: Vec<_> =
@@ -102,12 +117,12 @@ fn check(reports: &[Report; 2], is_of_store: impl Fn(&str) -> bool) {
     assert!(never.is_empty(), "registered, but never reached: {never:?}");
     assert!(reports[0].crashes as usize > CRASH_POINTS.len(), "{}", reports[0]);
     let facts = reports.each_ref().map(|report| (report.effects, report.questions));
-    assert_eq!(facts, [(6, 3), (1, 0)]);
+    assert_eq!(facts, [(6, 3), (1, 0), (6, 3)]);
 }
 
 #[test]
 fn a_crash_anywhere_changes_nothing_in_memory() {
-    let reports = [all_that_is_durable().run(), created_claimed().run()];
+    let reports = [all_that_is_durable().run(), created_claimed().run(), held_back().run()];
     check(&reports, |point| !point.starts_with("sqlite:"));
     assert!(reports[0].writes > 40, "{}", reports[0]);
 }
@@ -117,7 +132,7 @@ fn a_crash_at_any_point_changes_nothing_on_sqlite() {
     let on_file = |test: CrashTest<'static>| {
         test.on(|| File(tempfile::tempdir().unwrap())).only_points().run()
     };
-    check(&[all_that_is_durable(), created_claimed()].map(on_file), |_| true);
+    check(&[all_that_is_durable(), created_claimed(), held_back()].map(on_file), |_| true);
 }
 
 #[test]
@@ -138,7 +153,7 @@ fn a_crash_at_any_point_changes_nothing_on_postgres() {
         };
         test.on(new_disk).only_points().run()
     };
-    check(&[all_that_is_durable(), created_claimed()].map(on_schema), |point| {
+    check(&[all_that_is_durable(), created_claimed(), held_back()].map(on_schema), |point| {
         !point.starts_with("sqlite:")
     });
 }

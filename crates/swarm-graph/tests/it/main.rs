@@ -8,6 +8,7 @@ mod corpus;
 mod crash;
 mod defects;
 mod drawing;
+mod durability;
 mod engine;
 mod error_pages;
 mod expressions;
