@@ -67,6 +67,10 @@ pub(super) struct Table {
     /// By which columns its rows are ordered.
     pub(super) order: &'static str,
     /// The column that numbers its rows, if there is one.
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(dead_code, reason = "SQLite counts on by itself")
+    )]
     pub(super) number: Option<&'static str>,
 }
 
