@@ -1,51 +1,29 @@
 //! Rows to words and back.
 //!
-//! Numbers are signed in PostgreSQL and unsigned here: an amount too large is cut to
-//! [`AMOUNT_MAX`], far above anything real, so that sums in SQL never overflow.
+//! What does not depend on the database is in [`crate::store::stored`].
 
 use std::sync::Arc;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use swarm_core::checkpoint::{Change, Checkpoint, State, StepRecord};
 use swarm_core::escalation::{Block, BlockStatus};
 use swarm_core::event::{Event, EventKind};
-use swarm_core::id::{ChannelName, GraphHash, InvalidId, RunId};
+use swarm_core::id::{ChannelName, GraphHash, RunId};
 use swarm_core::port::store::{Error, Result};
-use swarm_core::run::{Epoch, Limit, NewRun, Origin, Parent, RunRecord, RunStatus};
+use swarm_core::run::{Epoch, Limit, NewRun, Origin, Parent, RunRecord};
 use swarm_core::spend::{Spend, UsdMicros};
 use swarm_core::time::Timestamp;
 
+pub(super) use crate::store::stored::{
+    amount, block_status, corrupt, id, int, json, limit, status, text, uint,
+};
+
 use crate::store::rules;
-
-/// The largest amount that is stored; twice of it still fits.
-pub(super) const AMOUNT_MAX: i64 = 1 << 61;
-
-/// An unsigned number as stored.
-pub(super) fn int(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// A stored number that is never negative.
-pub(super) fn uint(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
-}
-
-/// An amount as stored.
-pub(super) fn amount(number: u64) -> i64 {
-    int(number).min(AMOUNT_MAX)
-}
 
 /// A limit as stored.
 pub(super) fn limits(limit: Limit) -> (Option<i64>, Option<i64>) {
     (limit.usd.map(|usd| amount(usd.0)), limit.tokens.map(amount))
-}
-
-/// A limit as read.
-pub(super) fn limit(usd: Option<i64>, tokens: Option<i64>) -> Limit {
-    Limit { usd: usd.map(|usd| UsdMicros(uint(usd))), tokens: tokens.map(uint) }
 }
 
 /// An amount as read.
@@ -63,54 +41,8 @@ pub(super) fn labels(start: &std::collections::BTreeMap<String, String>) -> Resu
     start.iter().map(|(key, value)| label(key, value)).collect()
 }
 
-/// A value as JSON text.
-pub(super) fn text(value: &(impl Serialize + ?Sized)) -> Result<String> {
-    serde_json::to_string(value).map_err(|error| Error::Backend(Box::new(error)))
-}
-
-/// JSON text as a value.
-pub(super) fn json<T: DeserializeOwned>(what: &'static str, id: &str, text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|error| corrupt(what, id, error))
-}
-
-/// An id or name as stored.
-pub(super) fn id<T>(what: &'static str, text: &str) -> Result<T>
-where
-    T: std::str::FromStr<Err = InvalidId>,
-{
-    text.parse().map_err(|error| corrupt(what, text, error))
-}
-
-/// A stored form that cannot be read.
-#[expect(clippy::needless_pass_by_value, reason = "takes what `map_err` gives")]
-pub(super) fn corrupt(what: &'static str, id: &str, why: impl ToString) -> Error {
-    Error::Corrupt { what, id: id.to_owned(), why: why.to_string() }
-}
-
 pub(super) fn no_run(run: &RunId) -> Error {
     Error::NotFound { what: "run", id: run.to_string() }
-}
-
-/// A status as stored.
-pub(super) fn status(run: &str, text: &str) -> Result<RunStatus> {
-    match text {
-        "ready" => Ok(RunStatus::Ready),
-        "running" => Ok(RunStatus::Running),
-        "waiting" => Ok(RunStatus::Waiting),
-        "succeeded" => Ok(RunStatus::Succeeded),
-        "failed" => Ok(RunStatus::Failed),
-        "cancelled" => Ok(RunStatus::Cancelled),
-        other => Err(corrupt("run", run, format!("its status is `{other}`"))),
-    }
-}
-
-/// The status of a block as stored.
-pub(super) fn block_status(status: BlockStatus) -> &'static str {
-    match status {
-        BlockStatus::Open => "open",
-        BlockStatus::Answered => "answered",
-        BlockStatus::Withdrawn => "withdrawn",
-    }
 }
 
 /// One column of a row.

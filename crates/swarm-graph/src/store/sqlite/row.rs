@@ -1,83 +1,20 @@
 //! Rows to words and back.
 //!
-//! Numbers are signed in SQLite and unsigned here: an amount too large for the file is cut to
-//! [`AMOUNT_MAX`], far above anything real, so that sums in SQL never overflow into floats.
+//! What does not depend on the database is in [`crate::store::stored`].
 
 use rusqlite::types::FromSql;
 use rusqlite::{Row, RowIndex};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use swarm_core::escalation::{Block, BlockStatus};
 use swarm_core::event::{Event, EventKind};
-use swarm_core::id::{InvalidId, RunId};
+use swarm_core::id::RunId;
 use swarm_core::port::store::{Error, Result};
-use swarm_core::run::{Epoch, Limit, NewRun, Origin, Parent, RunRecord, RunStatus};
+use swarm_core::run::{Epoch, NewRun, Origin, Parent, RunRecord};
 use swarm_core::spend::{Spend, UsdMicros};
 use swarm_core::time::Timestamp;
 
-/// The largest amount that is stored; twice of it still fits SQLite's integers.
-pub(super) const AMOUNT_MAX: i64 = 1 << 61;
-
-/// An unsigned number as stored.
-pub(super) fn int(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// A stored number that is never negative.
-pub(super) fn uint(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
-}
-
-/// An amount as stored.
-pub(super) fn amount(number: u64) -> i64 {
-    int(number).min(AMOUNT_MAX)
-}
-
-/// A value as JSON text.
-pub(super) fn text(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|error| Error::Backend(Box::new(error)))
-}
-
-/// JSON text as a value.
-pub(super) fn json<T: DeserializeOwned>(what: &'static str, id: &str, text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|error| corrupt(what, id, error))
-}
-
-/// An id or name as stored.
-pub(super) fn id<T>(what: &'static str, text: &str) -> Result<T>
-where
-    T: std::str::FromStr<Err = InvalidId>,
-{
-    text.parse().map_err(|error| corrupt(what, text, error))
-}
-
-/// A stored form that cannot be read.
-#[expect(clippy::needless_pass_by_value, reason = "takes what `map_err` gives")]
-pub(super) fn corrupt(what: &'static str, id: &str, why: impl ToString) -> Error {
-    Error::Corrupt { what, id: id.to_owned(), why: why.to_string() }
-}
-
-/// A status as stored.
-pub(super) fn status(run: &str, text: &str) -> Result<RunStatus> {
-    match text {
-        "ready" => Ok(RunStatus::Ready),
-        "running" => Ok(RunStatus::Running),
-        "waiting" => Ok(RunStatus::Waiting),
-        "succeeded" => Ok(RunStatus::Succeeded),
-        "failed" => Ok(RunStatus::Failed),
-        "cancelled" => Ok(RunStatus::Cancelled),
-        other => Err(corrupt("run", run, format!("its status is `{other}`"))),
-    }
-}
-
-/// The status of a block as stored.
-pub(super) fn block_status(status: BlockStatus) -> &'static str {
-    match status {
-        BlockStatus::Open => "open",
-        BlockStatus::Answered => "answered",
-        BlockStatus::Withdrawn => "withdrawn",
-    }
-}
+pub(super) use crate::store::stored::{
+    AMOUNT_MAX, amount, block_status, corrupt, id, int, json, limit, status, text, uint,
+};
 
 /// A `SELECT` of whole runs, as [`run`] reads them, with what follows `FROM`.
 macro_rules! select_runs {
@@ -156,11 +93,6 @@ fn start(row: &Row<'_>, name: &str) -> Result<NewRun> {
         labels: json("labels", name, word(row, "labels")?)?,
         limit: limit(column(row, "limit_usd")?, column(row, "limit_tokens")?),
     })
-}
-
-/// A limit as stored.
-pub(super) fn limit(usd: Option<i64>, tokens: Option<i64>) -> Limit {
-    Limit { usd: usd.map(|usd| UsdMicros(uint(usd))), tokens: tokens.map(uint) }
 }
 
 fn spend(row: &Row<'_>, usd: &str, tokens: &str) -> Result<Spend> {
