@@ -732,7 +732,7 @@ fn yaml_that_is_no_graph_is_one_defect() {
 - a
 - b
 "#;
-    insta::assert_snapshot!(defects(text.trim_start_matches('\n')).join("\n"), @"bad-value 1:1 a graph is a list, not a mapping (write a mapping with dsl, graph, imports, input, output, state, signals, policies, defaults, limits, entry, nodes, graphs)");
+    insta::assert_snapshot!(defects(text.trim_start_matches('\n')).join("\n"), @"bad-value 1:1 a graph is a list, not a mapping (write a mapping with dsl, graph, imports, input, output, state, signals, policies, defaults, limits, durability, entry, nodes, graphs)");
 }
 
 #[test]
